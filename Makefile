@@ -1,0 +1,45 @@
+# `make demo` opens the page, `make test` runs the tests; each is the first command after a clone.
+PYTHON ?= python3
+PORT ?= 7860
+VENV := .venv
+PY := $(VENV)/bin/python
+
+CHECKPOINTS := $(patsubst checkpoints/%/model_index.json,%,$(wildcard checkpoints/*/model_index.json))
+PORTABLE := $(CHECKPOINTS:%=.cache/portable/%)
+
+.PHONY: demo test lint portable clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed portable
+	@MODEL_ID="$$(echo $(PORTABLE) | tr ' ' ',')" OPEN_PAGE=1 GRADIO_ANALYTICS_ENABLED=False \
+	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) $(PY) spaces/vae/app.py
+
+test: $(VENV)/installed-tests
+	@$(PY) -m pytest
+
+lint: $(VENV)/installed-tests
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+portable: $(PORTABLE:%=%/model_index.json)
+
+# a portable folder is rebuilt when its checkpoint, the code it carries or the build step changed
+.SECONDEXPANSION:
+.cache/portable/%/model_index.json: $$(wildcard checkpoints/%/* checkpoints/%/*/*) $(wildcard pipelines/*/*.py) training/publish.py | $(VENV)/installed
+	@$(PY) -m training.publish checkpoints/$* --to .cache/portable/$* > /dev/null
+
+$(PY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python {v[0]}.{v[1]} is too old; give Python 3.11 or newer by PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(PY)
+	@echo "installing requirements.txt into $(VENV), once"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-tests: tests/requirements.txt requirements.txt | $(PY)
+	@echo "installing tests/requirements.txt into $(VENV), once"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) .cache build

@@ -1,0 +1,105 @@
+"""Train a variational autoencoder, or with `--conditional true` a conditional one.
+
+    python -m training.autoencoders.vae                                              # digits, under a minute
+    accelerate launch -m training.autoencoders.vae --config training/autoencoders/vae-mnist.yaml --output_dir runs/vae-mnist
+
+The loss is -ELBO in nats, with the KL weighted by `--beta` and warmed up from zero over `--kl_warmup_steps`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipelines.autoencoders.modeling_vae import VAEModel
+from pipelines.autoencoders.pipeline_vae import VAEPipeline
+from training.data import DataOptions, DataSource, in_order, load_data
+from training.loops.common import Run, RunOptions, load_weights
+from training.loops.single import train
+from training.options import UsageError, command_line, option, parse
+from training.pictures import image_grid, scatter
+
+# what each output models, as a data spec
+SPECS = {
+    "bernoulli": {"support": "binary", "value_range": (0, 1)},
+    "logistic": {"support": "8-bit", "value_range": (-1, 1)},
+    "gaussian": {"support": "8-bit", "value_range": (-1, 1), "dequantization": "uniform"},
+}
+COLLAPSED = 0.1  # warn when fewer than this share of the latent units is active
+
+
+@dataclass
+class VAEOptions(DataOptions, RunOptions):
+    output_dir: str = option("runs/vae-digits", "the run folder")
+    max_steps: int = option(3_000, "optimizer steps", least=1)
+    output: str = option("bernoulli", "bernoulli (binarised), logistic (8-bit) or gaussian (dequantised, or vectors)")
+    network: str = option("mlp", "mlp or conv")
+    latent_dim: int = option(16, "dimensions of z", least=1)
+    width: int = option(256, "hidden units of the MLP, or channels at full resolution", least=1)
+    num_blocks: int = option(1, "residual blocks in each net, or at each resolution", least=0)
+    num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
+    dropout: float = option(0.0, "inside the residual blocks", least=0.0, most=0.9)
+    conditional: bool = option(False, "give the class to both nets")
+    beta: float = option(1.0, "weight of the KL; 1 is the bound itself", least=0.0)
+    kl_warmup_steps: int = option(500, "steps in which the KL's weight rises from zero", least=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, allowed in (("output", tuple(SPECS)), ("network", ("mlp", "conv"))):
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"--{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+
+
+def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
+    spec = source.spec(**SPECS[options.output])
+    names = ("output", "network", "latent_dim", "width", "num_blocks", "num_levels", "dropout", "conditional")
+    try:
+        return VAEModel(spec, **{name: getattr(options, name) for name in names})
+    except ValueError as error:
+        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+
+
+def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
+    """64 samples from seeds 0 to 63; a conditional model shows its classes column by column."""
+    columns = min(pipeline.data_spec["num_classes"], 10) if pipeline.vae.config.conditional else 8
+    count = 8 * columns if source.kind == "image" else 2_000
+    labels = [i % columns for i in range(count)] if pipeline.vae.config.conditional else None
+    generator = torch.Generator().manual_seed(0)
+    if source.kind == "vector":
+        samples = pipeline(count, labels, decoder_output="sample", generator=generator, output_type="np").samples
+        return scatter(samples, next(in_order(source.test, count))[0].numpy())
+    return image_grid(pipeline(count, labels, generator=generator, output_type="np").images, columns)
+
+
+def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
+    """Active units on the validation split, and a warning of posterior collapse."""
+    x, labels = next(in_order(source.validation, 1_000))
+    x = x.float() if source.kind == "vector" else x.float() / 255
+    active = pipeline.active_units(x, labels if pipeline.vae.config.conditional else None)
+    number, total = int(active.sum()), len(active)
+    warnings = []
+    if number < COLLAPSED * total or number == 0:
+        warnings.append(
+            f"posterior collapse: {number} of {total} latent units are active; lower --beta or warm up longer"
+        )
+    return {"active_units": number}, warnings
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(VAEOptions, argv, __doc__)
+    run = Run("vae", options)
+    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
+        source = load_data(options)
+    model = build_model(options, source)
+    if options.init_from:
+        load_weights(model, options.init_from, "vae")
+
+    def loss(model, x, class_labels, step: int) -> dict:
+        beta = options.beta * min(1.0, (step + 1) / max(1, options.kl_warmup_steps))
+        out = model(x, class_labels if options.conditional else None, beta)
+        return {"loss": out.loss, "reconstruction": -out.reconstruction.mean(), "kl": out.kl.mean()}
+
+    train(run, source, model, loss, lambda vae: VAEPipeline(vae), picture, inspect)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,566 @@
+"""What all loops share: the run folder, seeding, averaging, checkpoints, progress, trackers, pictures.
+
+A run folder holds
+    run.json                what was run and how far it came
+    log.jsonl               one line of figures every --log_every steps
+    checkpoints/step-N/     everything needed to go on, written whole or not at all
+    samples.png curve.png   redrawn as the run goes
+    model_index.json, <component>/      the finished pipeline: the averaged weights
+
+Randomness is a function of (seed, step, process): each step seeds its generators from these numbers, so that nothing
+about them needs to be stored, and a run that was killed and resumed draws what an unbroken one would have drawn.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from training.data import batches, mix
+from training.options import Stopped, UsageError, option
+
+
+@dataclasses.dataclass
+class RunOptions:
+    """How to train; every recipe's options begin with these and with `DataOptions`."""
+
+    output_dir: str = option("runs/run", "the run folder")
+    resume: bool = option(False, "go on with the run in --output_dir")
+    overwrite: bool = option(False, "discard the run in --output_dir and start anew")
+    init_from: str | None = option(None, "a run, checkpoint or Hub repository whose weights to start from")
+    seed: int = option(0, "of weights, order and noise", least=0)
+    max_steps: int = option(1_000, "optimizer steps", least=1)
+    batch_size: int = option(128, "samples a process takes at once", least=1)
+    gradient_accumulation_steps: int = option(1, "batches that one optimizer step averages over", least=1)
+    learning_rate: float = option(1e-3, "at its highest", above=0.0)
+    lr_scheduler: str = option("cosine", "constant, linear or cosine, after the warm-up")
+    lr_warmup_steps: int = option(100, "steps in which the learning rate rises from zero", least=0)
+    weight_decay: float = option(0.0, "of AdamW", least=0.0)
+    adam_beta2: float = option(0.99, "of AdamW", least=0.0, most=1.0)
+    max_grad_norm: float = option(100.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
+    ema_decay: float = option(
+        0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
+    )
+    mixed_precision: str = option("no", "no, bf16 or fp16")
+    dataloader_workers: int = option(0, "processes that decode images, for sets larger than memory", least=0)
+    log_every: int = option(50, "steps between two lines of the log", least=1)
+    eval_every: int = option(500, "steps between two validations", least=1)
+    save_every: int = option(500, "steps between two checkpoints", least=1)
+    sample_every: int = option(500, "steps between two sample grids", least=1)
+    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1)
+    export: str = option("best", "which averaged weights the finished pipeline holds: best (by validation) or last")
+    report_to: str = option("none", "none, tensorboard, trackio or wandb")
+
+    def __post_init__(self):
+        choices = {
+            "lr_scheduler": ("constant", "linear", "cosine"),
+            "mixed_precision": ("no", "bf16", "fp16"),
+            "export": ("best", "last"),
+            "report_to": ("none", "tensorboard", "trackio", "wandb"),
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+# options that may differ between a run and its continuation: they do not change the weights
+FREE = {
+    "output_dir", "resume", "overwrite", "data_dir", "max_memory_gb", "dataloader_workers", "log_every", "save_every",
+    "sample_every", "keep_checkpoints", "report_to",
+}  # fmt: skip
+
+
+# Weights
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights; buffers are copied.
+
+    The decay starts low, (1 + n) / (10 + n), so that the average forgets the initial weights.
+    """
+
+    @torch.no_grad()
+    def update(averages, currents, n):
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+
+    # made before Accelerate wraps `forward`: a copy made later would call the original's
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+def learning_rate_at(step: int, options: RunOptions) -> float:
+    """The factor on --learning_rate: a linear rise, then constant, linear or cosine decay to zero."""
+    if step < options.lr_warmup_steps:
+        return (step + 1) / options.lr_warmup_steps
+    done = (step - options.lr_warmup_steps) / max(1, options.max_steps - options.lr_warmup_steps)
+    if options.lr_scheduler == "constant":
+        return 1.0
+    return 1 - done if options.lr_scheduler == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def load_weights(model: nn.Module, source: str, component: str) -> None:
+    """--init_from: the weights of `component` in a run folder, a checkpoint or a Hub repository.
+
+    Raises:
+        UsageError: nothing there, or weights of another shape.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=[f"{component}/*"]))
+        except Exception as error:
+            why = " ".join(str(error).split())[:200]
+            raise UsageError(f"--init_from {source}: neither a folder nor a repository on the Hub ({why})") from None
+    file = folder / component / "diffusion_pytorch_model.safetensors"
+    if not file.is_file():
+        raise UsageError(f"--init_from {source}: holds no {component}/{file.name}")
+    try:
+        model.load_state_dict(load_safetensors(file.read_bytes()))
+    except Exception as error:
+        why = str(error).split("\n")[-1].strip()
+        raise UsageError(f"--init_from {source}: its weights do not fit this model ({why})") from None
+
+
+# Files that are written whole or not at all
+
+
+def write_atomically(file: Path, content: bytes | str) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        with open(temporary, "wb") as out:
+            out.write(content if isinstance(content, bytes) else content.encode())
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _pack(state) -> tuple[str, bytes]:
+    """A module or an optimizer as (file ending, bytes): first in memory, so that a full disk is an OSError."""
+    if isinstance(state, nn.Module):
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.state_dict().items()}
+        return ".safetensors", save_safetensors(tensors)
+    buffer = io.BytesIO()
+    torch.save(state.state_dict(), buffer)
+    return ".pt", buffer.getvalue()
+
+
+def save_checkpoint(folder: Path, parts: dict, facts: dict) -> None:
+    """Write `parts` (modules and optimizers by name) and `facts` as one folder that appears when it is complete."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        digests = {}
+        for name, part in parts.items():
+            ending, content = _pack(part)
+            digests[name + ending] = hashlib.sha256(content).hexdigest()
+            write_atomically(temporary / (name + ending), content)
+        write_atomically(temporary / "state.json", json.dumps({**facts, "sha256": digests}, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load_checkpoint(folder: Path, parts: dict) -> dict:
+    """Fill `parts` from a checkpoint and return its facts; nothing is changed unless all of it is whole.
+
+    Raises:
+        ValueError: a file is missing, cut short or altered, or a tensor is missing or of another shape.
+    """
+    try:
+        facts = json.loads((folder / "state.json").read_text())
+        loaded = {}
+        for file, digest in facts["sha256"].items():
+            content = (folder / file).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"{file} is cut short or altered")
+            name, ending = os.path.splitext(file)
+            loaded[name] = (
+                load_safetensors(content) if ending == ".safetensors" else torch.load(io.BytesIO(content), "cpu")
+            )
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    for name, part in parts.items():
+        if name not in loaded:
+            raise ValueError(f"{name} is missing")
+        if isinstance(part, nn.Module):
+            wanted = {k: v.shape for k, v in part.state_dict().items()}
+            found = {k: v.shape for k, v in loaded[name].items()}
+            if wanted != found:
+                odd = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+                raise ValueError(f"{name} lacks or misshapes {', '.join(odd[:3])}")
+    for name, part in parts.items():
+        part.load_state_dict(loaded[name])
+    return facts
+
+
+# The run
+
+
+class Run:
+    """One training run: its folder, its processes and its record.
+
+    Args:
+        family: the recipe's name, written into run.json; a folder of another family is refused.
+        options: the recipe's options, a `RunOptions`.
+
+    Raises:
+        UsageError: the folder holds another family's run, or any run where neither --resume nor --overwrite is given.
+    """
+
+    def __init__(self, family: str, options: RunOptions):
+        self.family, self.options = family, options
+        self.folder = Path(options.output_dir)
+        self.started = time.time()
+        self.before = 0.0  # seconds that earlier parts of a resumed run took
+        self.stop_signal: int | None = None
+        self.trackers = None if options.report_to == "none" else options.report_to
+        self._check_folder()
+        self._check_tracker()
+        try:
+            self.accelerator = Accelerator(
+                mixed_precision=options.mixed_precision,
+                gradient_accumulation_steps=options.gradient_accumulation_steps,
+                log_with=self.trackers,
+                project_dir=str(self.folder),
+            )
+        except ValueError as error:
+            raise UsageError(f"--mixed_precision is {options.mixed_precision}: {error}") from None
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.record = {}
+        self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
+        torch.manual_seed(mix(options.seed, -1))  # the initial weights, the same on every process
+
+    # the folder
+
+    def _check_folder(self) -> None:
+        options, record = self.options, self._read_record()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"--output_dir {self.folder}: is a file; it must be a folder")
+        if record is None:
+            if options.resume:
+                raise UsageError(f"--resume: there is no run in --output_dir {self.folder}")
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise UsageError(
+                    f"--output_dir {self.folder}: holds files that are no run; give an empty or new folder"
+                )
+            return
+        if record["family"] != self.family:
+            raise UsageError(
+                f"--output_dir {self.folder}: holds a run of {record['family']}, not of {self.family}; give another folder"
+            )
+        if options.resume:
+            now = dataclasses.asdict(options)
+            changed = [k for k, v in record["options"].items() if k not in FREE and k in now and now[k] != v]
+            if changed:
+                key = changed[0]
+                raise UsageError(
+                    f"--{key} is {now[key]}, but the run in {self.folder} has {record['options'][key]}; "
+                    "resume with the same options, or start another run with --init_from"
+                )
+        elif not options.overwrite:
+            raise UsageError(
+                f"--output_dir {self.folder}: holds a {record['status']} run; "
+                "--resume true goes on with it, --overwrite true starts anew"
+            )
+
+    def _read_record(self) -> dict | None:
+        try:
+            return json.loads((self.folder / "run.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return None
+
+    def _check_tracker(self) -> None:
+        if self.trackers is not None:
+            from importlib.util import find_spec
+
+            if find_spec(self.trackers) is None:
+                raise UsageError(f"--report_to {self.trackers}: not installed; pip install {self.trackers}")
+
+    def _clear(self) -> None:
+        """Remove what a run wrote; files that are not a run's stay."""
+        for name in ("run.json", "log.jsonl", "samples.png", "curve.png", "model_index.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    # beginning and end
+
+    def begin(self, source, model_config: dict, parts: dict, parameters: int) -> int:
+        """Open the run: load the last whole checkpoint into `parts` on --resume. Returns the step to go on with."""
+        options, step = self.options, 0
+        old = self._read_record() or {}
+        if options.resume:
+            step = self._resume(parts)
+            self.before = old.get("seconds", 0.0)
+        elif self.is_main and options.overwrite:
+            self._clear()
+        self.record = {
+            "family": self.family,
+            "status": "running",
+            "step": step,
+            "dataset": {"name": source.name, "id": source.dataset_id},
+            "model": model_config,
+            "parameters": parameters,
+            "options": dataclasses.asdict(options),
+            "command": _command(),
+            "processes": self.world,
+            "device": _device(self.accelerator.device),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "best": None,
+            "warnings": old.get("warnings", []) if options.resume else [],
+        }
+        if self.is_main:
+            with self.saving():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_record()
+                self._cut_log(step)
+        if self.trackers:
+            self.accelerator.init_trackers(
+                "genus", {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+            )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note_signal)
+        return step
+
+    def finish(self, step: int, make_pipeline, model: nn.Module) -> None:
+        """Write the finished pipeline into the run folder and close the record."""
+        if self.is_main:
+            with self.saving():
+                make_pipeline(model).save_pretrained(self.folder)
+                self._write_record(status="finished", step=step)
+            minutes = self.record["seconds"] / 60
+            self.say(f"finished {step} steps in {minutes:.1f} minutes; the pipeline is in {self.folder}")
+        self.close()
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+
+    def _write_record(self, **changes) -> None:
+        seconds = self.before + time.time() - self.started
+        self.record.update(changes, seconds=round(seconds, 1))
+        write_atomically(self.folder / "run.json", json.dumps(self.record, indent=1) + "\n")
+
+    # checkpoints
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+
+    def save(self, step: int, parts: dict) -> None:
+        """Checkpoint `parts` after `step` steps; drop those that are no longer kept."""
+        if self.is_main:
+            with self.saving():
+                facts = {"family": self.family, "step": step, "processes": self.world}
+                save_checkpoint(self.folder / "checkpoints" / f"step-{step:08d}", parts, facts)
+                self._write_record(step=step)
+                for old in self.checkpoints[: -self.options.keep_checkpoints]:
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_best(self, step: int, figure: float, average: nn.Module) -> None:
+        """Keep the averaged weights if their validation figure is the lowest so far (main process)."""
+        folder = self.folder / "checkpoints" / "best"
+        try:
+            lowest = json.loads((folder / "state.json").read_text())["validation"]
+        except (OSError, KeyError, json.JSONDecodeError):
+            lowest = math.inf
+        if figure < lowest:
+            self.record["best"] = {"step": step, "validation": figure}
+            with self.saving():
+                save_checkpoint(folder, {"average": average}, {"family": self.family, **self.record["best"]})
+
+    def load_best(self, average: nn.Module) -> None:
+        """The best averaged weights so far; the last ones where they cannot be read (main process)."""
+        try:
+            facts = load_checkpoint(self.folder / "checkpoints" / "best", {"average": average})
+            self.record["best"] = {"step": facts["step"], "validation": facts["validation"]}
+        except ValueError as error:
+            self.say(f"the best checkpoint cannot be used ({error}); exporting the last weights")
+
+    def _resume(self, parts: dict) -> int:
+        for folder in reversed(self.checkpoints):
+            try:
+                facts = load_checkpoint(folder, parts)
+            except ValueError as error:
+                self.say(f"{folder} cannot be used ({error}); going back to the one before")
+                continue
+            if facts["processes"] != self.world:
+                self.say(f"the run had {facts['processes']} processes and now has {self.world}: weights will differ")
+            self.say(f"going on from step {facts['step']}")
+            return facts["step"]
+        self.say(f"{self.folder} holds no whole checkpoint; starting from step 0")
+        return 0
+
+    @contextmanager
+    def saving(self):
+        """Turn a failure to write into one line that says what is still there."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            last = self.checkpoints[-1] if self.checkpoints else "none"
+            raise UsageError(
+                f"--output_dir {self.folder}: cannot be written ({error}); the last whole checkpoint is {last}, "
+                "--resume true goes on from it"
+            ) from None
+
+    # what happens at each step
+
+    def batches(self, split, step: int):
+        """Batches for this process from `step` on."""
+        options = self.options
+        first = step * options.gradient_accumulation_steps
+        return batches(
+            split, options.batch_size, options.seed, first, self.rank, self.world, options.dataloader_workers
+        )
+
+    def seed_step(self, step: int) -> None:
+        """All randomness of a step, on every device, from (seed, step, process)."""
+        torch.manual_seed(mix(self.options.seed, step, self.rank))
+
+    def stop(self, step: int, parts: dict) -> None:
+        """After Ctrl-C or SIGTERM on any process: save, say how to go on, and end by raising `Stopped`."""
+        self.save(step, parts)
+        if self.is_main:
+            self._write_record(status="stopped")
+        self.close()
+        code = 128 + (self.stop_signal or signal.SIGINT)
+        raise Stopped(f"stopped and saved at step {step}; to go on: {_command(resume=True)}", code)
+
+    def _note_signal(self, number, frame) -> None:
+        self.stop_signal = number
+
+    def check_finite(self, means: dict[str, float], step: int) -> None:
+        """Raise `Stopped` if a term of the loss at `step` is not finite."""
+        bad = [k for k, v in means.items() if not math.isfinite(v)]
+        if not bad:
+            return
+        # the loss is not finite whenever a term is not: name the term
+        term = next((k for k in bad if k != "loss"), "loss")
+        last = self.checkpoints[-1] if self.checkpoints else "none"
+        if self.is_main:
+            self._write_record(status="not finite")
+        self.close()
+        raise Stopped(f"step {step}: {term} is {means[term]}; the last good checkpoint is {last}", 1)
+
+    # what a person sees
+
+    def say(self, message: str) -> None:
+        if self.is_main:
+            tqdm.write(message, file=sys.stderr)
+
+    def warn(self, message: str) -> None:
+        """Say it, and keep it in run.json."""
+        self.say(f"warning: {message}")
+        self.record["warnings"].append(message)
+
+    def progress(self, step: int) -> tqdm:
+        return tqdm(
+            total=self.options.max_steps,
+            initial=step,
+            disable=not self.is_main,
+            unit="step",
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def log(self, step: int, figures: dict) -> None:
+        if self.is_main:
+            with self.saving(), open(self.folder / "log.jsonl", "a") as out:
+                out.write(json.dumps({"step": step, **figures}) + "\n")
+        if self.trackers:
+            self.accelerator.log(figures, step=step)
+
+    def _read_log(self) -> list[dict]:
+        file = self.folder / "log.jsonl"
+        lines = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                pass  # the last line of a killed run
+        return lines
+
+    def _cut_log(self, step: int) -> None:
+        """Drop what a killed run logged after its last checkpoint."""
+        kept = [line for line in self._read_log() if line["step"] <= step]
+        write_atomically(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def draw_curve(self) -> None:
+        """curve.png: the loss, its mean over validation, and what they are made of."""
+        lines = self._read_log()
+        if not self.is_main or not lines:
+            return
+        from training.pictures import loss_curve
+
+        with self.saving():
+            write_atomically(self.folder / "curve.png", loss_curve(lines))
+
+    def draw_samples(self, picture: bytes) -> None:
+        with self.saving():
+            write_atomically(self.folder / "samples.png", picture)
+
+
+def unwrapped_forward_copy(model: nn.Module) -> nn.Module:
+    """A copy for exporting, in float32 on the CPU."""
+    return copy.deepcopy(model).float().cpu()
+
+
+def mean_over_processes(run: Run, rows: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """Scalars of several steps, averaged over processes in one exchange."""
+    names = list(rows[0])
+    table = torch.stack([torch.stack([row[name].detach().float() for name in names]) for row in rows])
+    if run.accelerator.distributed_type != DistributedType.NO:
+        table = run.accelerator.reduce(table, "mean")
+    return [dict(zip(names, row, strict=True)) for row in table.tolist()]
+
+
+def _command(resume: bool = False) -> str:
+    """The command that started this process, as a person would type it."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    start = f"python -m {spec.name}" if spec else f"python {Path(sys.argv[0]).name}"
+    words = [w for i, w in enumerate(sys.argv[1:], 1) if not _about_resuming(i)]
+    if resume:
+        words += ["--resume", "true"]
+    return " ".join([start, *map(shlex.quote, words)])
+
+
+def _about_resuming(i: int) -> bool:
+    """Whether word i of the command line belongs to --resume or --overwrite."""
+    word, before = sys.argv[i], sys.argv[i - 1]
+    flags = ("--resume", "--overwrite")
+    return word.startswith(flags) or (before in flags and not word.startswith("--"))
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,80 @@
+"""Pictures of a run: a grid of samples and the curve of its loss, as PNG bytes."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+INK, FAINT, ACCENT = "#1f2430", "#c9cdd6", "#e4572e"
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> bytes:
+    """(N, H, W, C) in [0, 1] -> a grid with thin lines, scaled up by whole pixels so that it stays crisp."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = scale or max(1, round(640 / (columns * (width + 1))))
+    pixels = (images.clip(0, 1) * 255).round().astype(np.uint8)
+    pixels = pixels.repeat(scale, 1).repeat(scale, 2)
+    if channels == 1:
+        pixels = pixels.repeat(3, 3)
+    h, w = pixels.shape[1:3]
+    gap = max(1, scale // 2)
+    sheet = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), 64, np.uint8)
+    for i, tile in enumerate(pixels):
+        top, left = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
+        sheet[top : top + h, left : left + w] = tile
+    return _png(Image.fromarray(sheet))
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure  # no pyplot: it would keep every figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _figure_png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def scatter(samples: np.ndarray, data: np.ndarray) -> bytes:
+    """Samples (N, 2) over data (M, 2)."""
+    figure, axes = _figure(5, 5)
+    axes.scatter(*data.T, s=3, color=FAINT, label="data", linewidths=0)
+    axes.scatter(*samples.T, s=3, color=ACCENT, label="samples", linewidths=0)
+    axes.set_aspect("equal")
+    axes.legend(loc="upper right", frameon=False, markerscale=4)
+    return _figure_png(figure)
+
+
+def loss_curve(lines: list[dict]) -> bytes:
+    """The log's loss against steps, with validation where it was measured."""
+    figure, axes = _figure(7, 4)
+    train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    held_out = [(line["step"], line["validation"]) for line in lines if "validation" in line]
+    shown = [value for _, value in train[len(train) // 20 :]]
+    if train:
+        axes.plot(*zip(*train, strict=True), color=FAINT, label="training loss")
+    if held_out:
+        axes.plot(
+            *zip(*held_out, strict=True), color=ACCENT, marker="o", ms=3, label="validation loss, averaged weights"
+        )
+        shown += [value for _, value in held_out]
+    if shown:  # the first steps would flatten all that follows
+        low, high = min(shown), max(shown)
+        axes.set_ylim(low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9)
+    axes.set_xlabel("step")
+    axes.legend(frameon=False)
+    return _figure_png(figure)

@@ -1,0 +1,252 @@
+"""The build step: from a run or a checkpoint to a folder that `from_pretrained` loads where nothing of ours is.
+
+    python -m training.publish runs/vae-mnist --to build/vae-mnist              # a portable folder
+    python -m training.publish runs/vae-mnist --checkpoint checkpoints/vae-mnist --dtype float16
+
+A portable folder holds the weights as safetensors, the code that they need and an index that names it. Code files
+carry a hash of their content in their names (`modeling_vae_3f2a9c.py`): diffusers puts all remote code into one
+folder by file name, and two repositories with files of one name would run each other's code. The build reads files
+and writes files, nothing else: the same inputs give the same bytes.
+
+A checkpoint is a run without code, optimizer state and local paths: what this repository keeps.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from training.options import LineParser, UsageError, command_line
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ("samples.png", "curve.png")
+# options of a run that name places on the machine it ran on, or say nothing about its result
+LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb")
+
+
+def build(source: Path, to: Path) -> None:
+    """Write the portable folder of a run or a checkpoint.
+
+    Raises:
+        UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
+    """
+    index = read_index(source)
+    with replacing(to) as folder:
+        pipeline_file = _pipeline_file(index["_class_name"])
+        module = _add_code(pipeline_file, folder)
+        portable = {**index, "_class_name": [module, index["_class_name"]]}
+        portable.pop("_name_or_path", None)
+        for name, entry in components(index).items():
+            library, class_name = entry
+            _copy_component(source / name, folder / name)
+            if library.startswith("pipelines."):
+                module = _add_code(ROOT / (library.replace(".", "/") + ".py"), folder / name)
+                portable[name] = [module, class_name]
+        _write_json(folder / "model_index.json", portable)
+        _copy_record(source, folder)
+        (folder / "README.md").write_text(card(folder, to.name, portable), encoding="utf-8")
+
+
+def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
+    """Copy what a repository keeps of a run: weights (cast to `dtype`, where given), configs, record, pictures.
+
+    Raises:
+        UsageError: `source` is no finished run, or `to` holds something else.
+    """
+    index = read_index(source)
+    with replacing(to) as folder:
+        _write_json(folder / "model_index.json", index)
+        for name in components(index):
+            _copy_component(source / name, folder / name, dtype)
+        _copy_record(source, folder)
+
+
+# Reading
+
+
+def read_index(source: Path) -> dict:
+    file = source / "model_index.json"
+    if not file.is_file():
+        state = "it is an unfinished run" if (source / "run.json").is_file() else "there is no model_index.json in it"
+        raise UsageError(f"{source}: not a finished run or checkpoint; {state}")
+    index = json.loads(file.read_text())
+    if isinstance(index["_class_name"], list):
+        raise UsageError(f"{source}: is a portable folder already; give the run or checkpoint it was built from")
+    return index
+
+
+def components(index: dict) -> dict[str, list[str]]:
+    return {k: v for k, v in index.items() if isinstance(v, list) and not k.startswith("_") and v[0] is not None}
+
+
+def _pipeline_file(class_name: str) -> Path:
+    for file in sorted(ROOT.glob("pipelines/*/pipeline_*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.ClassDef) and node.name == class_name for node in tree.body):
+            return file
+    raise UsageError(f"{class_name}: no file pipelines/*/pipeline_*.py defines it")
+
+
+# Writing
+
+
+class replacing:
+    """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not."""
+
+    def __init__(self, to: Path):
+        self.to = to
+        if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / "model_index.json").is_file())):
+            raise UsageError(f"{to}: holds something else; give a new folder, or one that was built before")
+
+    def __enter__(self) -> Path:
+        try:
+            self.to.parent.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix=f".{self.to.name}.", dir=self.to.parent))
+        except OSError as error:
+            raise UsageError(f"{self.to}: cannot be written ({error})") from None
+        self.folder.chmod(0o755)
+        return self.folder
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            shutil.rmtree(self.to, ignore_errors=True)
+            os.replace(self.folder, self.to)
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{self.to}: cannot be written ({error})") from None
+
+
+def _add_code(file: Path, folder: Path) -> str:
+    """Copy a module under a name that carries its hash; returns that name."""
+    content = file.read_bytes()
+    module = f"{file.stem}_{hashlib.sha256(content).hexdigest()[:6]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.py").write_bytes(content)
+    return module
+
+
+def _copy_component(source: Path, to: Path, dtype: str | None = None) -> None:
+    """Configs and safetensors; nothing else that may lie there."""
+    to.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.suffix == ".safetensors" and dtype is not None:
+            _cast(file, to / file.name, dtype)
+        elif file.suffix == ".json":
+            config = json.loads(file.read_text())
+            config.pop("_name_or_path", None)
+            _write_json(to / file.name, config)
+        elif file.suffix in (".safetensors", ".txt", ".model"):
+            shutil.copyfile(file, to / file.name)
+
+
+def _cast(file: Path, to: Path, dtype: str) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    target = getattr(torch, dtype)
+    tensors = {k: v.to(target) if v.is_floating_point() else v for k, v in tensors.items()}
+    if not all(v.isfinite().all() for v in tensors.values() if v.is_floating_point()):
+        raise UsageError(f"--dtype {dtype}: weights of {file} overflow; keep float32")
+    save_file(tensors, to, metadata={"format": "pt"})
+
+
+def _copy_record(source: Path, folder: Path) -> None:
+    """run.json without local paths, results.json, pictures."""
+    if (source / "run.json").is_file():
+        record = json.loads((source / "run.json").read_text())
+        record["options"] = {k: v for k, v in record["options"].items() if k not in LOCAL_OPTIONS}
+        record["command"] = _public_command(record["command"])
+        _write_json(folder / "run.json", record)
+    for name in ("results.json", *PICTURES):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _public_command(command: str) -> str:
+    """The command without options that name local places."""
+    words, kept = shlex.split(command), []
+    while words:
+        word = words.pop(0)
+        name, _, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in LOCAL_OPTIONS:
+            while not value and words and not words[0].startswith("--"):
+                words.pop(0)
+        else:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def _write_json(file: Path, content: dict) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# The card
+
+
+def card(folder: Path, name: str, index: dict) -> str:
+    """README.md of a portable folder: what it is and how to load it."""
+    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
+    picture = "\n![Samples](samples.png)\n" if (folder / "samples.png").is_file() else ""
+    trained = ""
+    if run:
+        minutes = run["seconds"] / 60
+        trained = (
+            f"\n## Training\n\n{run['step']} steps on {run['dataset']['id']} in {minutes:.1f} minutes "
+            f"({run['device']}), {run['parameters']:,} parameters:\n\n```\n{run['command']}\n```\n"
+        )
+    return f"""---
+library_name: diffusers
+license: apache-2.0
+tags:
+- genus
+- {index["_class_name"][1]}
+---
+
+# {name}
+{picture}
+The code that runs this model lies beside its weights. Online:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)  # a Hub id or this folder
+images = pipe(batch_size=16).images
+```
+
+Offline, from a repository that was downloaded before:
+
+```python
+from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
+
+folder = snapshot_download("user/{name}", local_files_only=True)
+pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+```
+{trained}"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = LineParser(prog="python -m training.publish", description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="a finished run, or a checkpoint")
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--to", type=Path, help="write the portable folder here")
+    goal.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights, with --checkpoint")
+    options = parser.parse_args(argv)
+    if options.dtype and not options.checkpoint:
+        raise UsageError(f"--dtype {options.dtype}: goes with --checkpoint; --to copies the weights as they are")
+    if options.checkpoint:
+        checkpoint(options.source, options.checkpoint, options.dtype)
+    else:
+        build(options.source, options.to)
+    print(options.checkpoint or options.to)
+
+
+if __name__ == "__main__":
+    command_line(main)
