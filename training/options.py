@@ -16,7 +16,6 @@ from pathlib import Path
 
 import yaml
 
-
 BOUNDS = ("least", "most", "above")
 
 

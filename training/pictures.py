@@ -17,7 +17,7 @@ def _png(image: Image.Image) -> bytes:
 
 def image_grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> bytes:
     """(N, H, W, C) in [0, 1] -> a grid with thin lines, scaled up by whole pixels so that it stays crisp."""
-    count, height, width, channels = images.shape
+    count, _, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     scale = scale or max(1, round(640 / (columns * (width + 1))))

@@ -7,7 +7,7 @@ Kingma and Welling, "Auto-Encoding Variational Bayes", arXiv 1312.6114 (equation
 with a class c on both sides is Sohn, Lee and Yan, "Learning Structured Output Representation", NeurIPS 2015.
 
 Where this departs from the papers:
-1. Both nets are residual (an MLP with layer norm, or convolutions with group norm) instead of one hidden layer.
+1. Both nets are residual (an MLP with layer norm, or convolutions) instead of one hidden layer.
 2. log sigma^2 is kept in [-14, 6] by a smooth squash, so that one bad batch cannot send exp() to infinity.
 3. The Gaussian output learns one variance per channel: a variance per pixel lets the density of constant pixels
    grow without limit. The discretised logistic is a probability mass, so there each pixel has its own scale.
@@ -89,20 +89,19 @@ class ResidualLinear(nn.Module):
 
 
 class ResidualConv(nn.Module):
-    """x + conv3x3(dropout(silu(norm(conv3x3(silu(norm(x)))))))."""
+    """x + conv3x3(dropout(silu(conv3x3(silu(x))))), the identity at first: then it needs no normalisation."""
 
     def __init__(self, channels: int, dropout: float):
         super().__init__()
-        groups = math.gcd(8, channels)
-        self.norm1 = nn.GroupNorm(groups, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv1(F.silu(x))
+        return x + self.conv2(self.dropout(F.silu(h)))
 
 
 class MLP(nn.Module):
@@ -126,59 +125,67 @@ class MLP(nn.Module):
         return self.last(F.silu(self.norm(h)))
 
 
-class ConvEncoder(nn.Module):
-    """Residual blocks at each resolution, halved `num_levels` times, then one linear layer to the code."""
+def resolutions(shape: tuple[int, ...], num_levels: int) -> list[tuple[int, int]]:
+    """(H, W) halved `num_levels` times, rounded up: [full, half, quarter, ...]."""
+    sizes = [(shape[1], shape[2])]
+    for _ in range(num_levels):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
 
-    def __init__(self, spec_shape, out_size: int, width: int, num_blocks: int, num_levels: int, dropout, num_classes):
+
+class ConvEncoder(nn.Module):
+    """Halve, then residual blocks, `num_levels` times; then one linear layer to the code.
+
+    Nothing runs at full resolution, where most of the time would go and little would be learned.
+    """
+
+    def __init__(self, shape, out_size: int, width: int, num_blocks: int, num_levels: int, dropout, num_classes):
         super().__init__()
-        channels, height, side = spec_shape
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.label = nn.Embedding(num_classes, width) if num_classes else None
         self.levels = nn.ModuleList()
+        channels = shape[0]
         for level in range(num_levels):
             w = width * 2**level
             blocks = [ResidualConv(w, dropout) for _ in range(num_blocks)]
-            self.levels.append(nn.Sequential(*blocks, nn.Conv2d(w, 2 * w, 3, stride=2, padding=1)))
-            height, side = (height + 1) // 2, (side + 1) // 2
-        self.last = nn.Linear(width * 2**num_levels * height * side, out_size)
+            self.levels.append(nn.Sequential(nn.Conv2d(channels, w, 3, stride=2, padding=1), *blocks))
+            channels = w
+        self.label = nn.Embedding(num_classes, width) if num_classes else None
+        self.last = nn.Linear(channels * math.prod(resolutions(shape, num_levels)[-1]), out_size)
 
     def forward(self, x: Tensor, class_labels: Tensor | None) -> Tensor:
-        h = self.first(x)  # (B, C, H, W) -> (B, width, H, W)
-        if self.label is not None:
-            h = h + self.label(class_labels)[:, :, None, None]
-        for level in self.levels:
-            h = level(h)  # halves H and W, doubles the channels
+        h = x.contiguous(memory_format=torch.channels_last)  # the layout in which convolutions are fast
+        for i, level in enumerate(self.levels):
+            h = level(h)  # (B, C, H, W) -> (B, width 2^i, H / 2, W / 2)
+            if i == 0 and self.label is not None:
+                h = h + self.label(class_labels)[:, :, None, None]
         return self.last(F.silu(h).flatten(1))
 
 
 class ConvDecoder(nn.Module):
-    """The encoder backwards. It upsamples and then convolves: transposed convolutions leave checkerboards."""
+    """The encoder backwards; a convolution to four times the channels and a pixel shuffle double the resolution."""
 
     def __init__(
-        self, in_size: int, spec_shape, out_channels: int, width, num_blocks, num_levels, dropout, num_classes
+        self, in_size: int, shape, out_channels: int, width: int, num_blocks, num_levels, dropout, num_classes
     ):
         super().__init__()
-        sizes = [tuple(spec_shape[1:])]  # resolutions, coarsest last
-        for _ in range(num_levels):
-            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-        self.sizes = sizes[::-1]
-        top = width * 2**num_levels
+        self.sizes = resolutions(shape, num_levels)[::-1]  # coarsest first
+        top = width * 2 ** (num_levels - 1)
         self.first = nn.Linear(in_size, top * math.prod(self.sizes[0]))
         self.label = nn.Embedding(num_classes, top) if num_classes else None
         self.levels = nn.ModuleList()
         for level in reversed(range(num_levels)):
             w = width * 2**level
+            after = w // 2 if level else out_channels
             blocks = [ResidualConv(w, dropout) for _ in range(num_blocks)]
-            self.levels.append(nn.Sequential(nn.Conv2d(2 * w, w, 3, padding=1), *blocks))
-        self.last = nn.Conv2d(width, out_channels, 3, padding=1)
+            self.levels.append(nn.Sequential(*blocks, nn.SiLU(), nn.Conv2d(w, 4 * after, 3, padding=1)))
 
     def forward(self, z: Tensor, class_labels: Tensor | None) -> Tensor:
         h = self.first(z).unflatten(1, (-1, *self.sizes[0]))  # (B, D) -> (B, top, h, w)
         if self.label is not None:
             h = h + self.label(class_labels)[:, :, None, None]
-        for size, level in zip(self.sizes[1:], self.levels, strict=True):
-            h = level(F.interpolate(h, size=size, mode="nearest"))
-        return self.last(F.silu(h))
+        h = h.contiguous(memory_format=torch.channels_last)
+        for (height, side), level in zip(self.sizes[1:], self.levels, strict=True):
+            h = F.pixel_shuffle(level(h), 2)[:, :, :height, :side]  # odd sizes were rounded up
+        return h
 
 
 class VAEModel(ModelMixin, ConfigMixin):
@@ -191,7 +198,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         output: "bernoulli" (binary), "logistic" (discretised, 8-bit) or "gaussian" (real, or 8-bit dequantised).
         network: "mlp" or "conv".
         latent_dim: D of z.
-        width: hidden units of the MLP, or channels at full resolution.
+        width: hidden units of the MLP, or channels at half resolution, doubled at each further level; even for conv.
         num_blocks: residual blocks in each net (MLP), or at each resolution (conv).
         num_levels: how often the conv net halves the image.
         dropout: probability inside the residual blocks, in training only.
@@ -283,15 +290,21 @@ class VAEModel(ModelMixin, ConfigMixin):
             return gaussian_log_prob(x, first, second) + self.log_volume
         return discretised_logistic_log_prob(x, first, second, self.half_bin)
 
-    def forward(self, x: Tensor, class_labels: Tensor | None = None, beta: float = 1.0) -> VAELossOutput:
+    def forward(
+        self, x: Tensor, class_labels: Tensor | None = None, beta: float = 1.0, return_dict: bool = True
+    ) -> VAELossOutput | tuple[Tensor, Tensor, Tensor]:
         """One estimate of -ELBO with the KL weighted by beta (arXiv 1804.03599 for beta != 1).
 
         Args:
             x: (B, *shape), in the range of the data spec.
             class_labels: (B,) int64, if the model is conditional.
+            return_dict: False gives the three fields as a tuple.
         """
         mean, logvar = self.encode(x, class_labels)
         z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)  # equation 10
         reconstruction = self.output_log_prob(x, z, class_labels)
         kl = gaussian_kl(mean, logvar)
-        return VAELossOutput(loss=(beta * kl - reconstruction).mean(), reconstruction=reconstruction, kl=kl)
+        loss = (beta * kl - reconstruction).mean()
+        if not return_dict:
+            return loss, reconstruction, kl
+        return VAELossOutput(loss=loss, reconstruction=reconstruction, kl=kl)

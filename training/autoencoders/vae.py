@@ -34,7 +34,7 @@ class VAEOptions(DataOptions, RunOptions):
     output: str = option("bernoulli", "bernoulli (binarised), logistic (8-bit) or gaussian (dequantised, or vectors)")
     network: str = option("mlp", "mlp or conv")
     latent_dim: int = option(16, "dimensions of z", least=1)
-    width: int = option(256, "hidden units of the MLP, or channels at full resolution", least=1)
+    width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
     num_blocks: int = option(1, "residual blocks in each net, or at each resolution", least=0)
     num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
     dropout: float = option(0.0, "inside the residual blocks", least=0.0, most=0.9)
@@ -95,8 +95,9 @@ def main(argv: list[str] | None = None) -> None:
 
     def loss(model, x, class_labels, step: int) -> dict:
         beta = options.beta * min(1.0, (step + 1) / max(1, options.kl_warmup_steps))
-        out = model(x, class_labels if options.conditional else None, beta)
-        return {"loss": out.loss, "reconstruction": -out.reconstruction.mean(), "kl": out.kl.mean()}
+        labels = class_labels if options.conditional else None
+        total, reconstruction, kl = model(x, labels, beta, return_dict=False)
+        return {"loss": total, "reconstruction": -reconstruction.mean(), "kl": kl.mean()}
 
     train(run, source, model, loss, lambda vae: VAEPipeline(vae), picture, inspect)
 

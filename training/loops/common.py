@@ -11,6 +11,7 @@ Randomness is a function of (seed, step, process): each step seeds its generator
 about them needs to be stored, and a run that was killed and resumed draws what an unbroken one would have drawn.
 """
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -24,7 +25,6 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -419,7 +419,7 @@ class Run:
         self.say(f"{self.folder} holds no whole checkpoint; starting from step 0")
         return 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def saving(self):
         """Turn a failure to write into one line that says what is still there."""
         try:
@@ -502,10 +502,8 @@ class Run:
         file = self.folder / "log.jsonl"
         lines = []
         for line in file.read_text().splitlines() if file.exists() else []:
-            try:
+            with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
                 lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                pass  # the last line of a killed run
         return lines
 
     def _cut_log(self, step: int) -> None:

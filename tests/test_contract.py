@@ -1,0 +1,262 @@
+"""Every family answers the calls it owes, in the shapes and with the errors that DESIGN's table promises.
+
+FAMILIES is that table: a new family adds a line. Models are tiny and untrained; only the interface is asked here.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.autoencoders.modeling_vae import VAEModel
+from pipelines.autoencoders.pipeline_vae import VAEPipeline
+
+BINARY = {"support": "binary", "range": [0, 1], "dequantization": "none"}
+LEVELS = {"support": "8-bit", "range": [-1, 1], "dequantization": "none"}
+DEQUANTISED = {"support": "8-bit", "range": [-1, 1], "dequantization": "uniform"}
+REAL = {"support": "real", "range": None, "dequantization": "none"}
+
+
+def image_spec(kind: dict, channels: int = 1, size: int = 8) -> dict:
+    return {"kind": "image", "shape": [channels, size, size], "num_classes": 10, **kind}
+
+
+VECTOR_SPEC = {"kind": "vector", "shape": [2], "num_classes": 8, **REAL}
+
+
+@dataclass
+class Family:
+    """How to make a tiny pipeline, and which calls it owes beyond sampling."""
+
+    make: callable
+    likelihood: str
+    owes: set = field(default_factory=set)
+    conditional: bool = False
+
+
+def vae(spec: dict, **config) -> callable:
+    def make():
+        torch.manual_seed(0)
+        return VAEPipeline(VAEModel(spec, latent_dim=3, width=16, **config)).to("cpu")
+
+    return make
+
+
+LATENT = {"encode", "decode", "reconstruct", "interpolate"}
+FAMILIES = {
+    "vae": Family(vae(image_spec(BINARY)), "bound", LATENT),
+    "vae conv": Family(vae(image_spec(BINARY, size=7), network="conv", num_levels=2), "bound", LATENT),
+    "vae logistic": Family(vae(image_spec(LEVELS, 3), output="logistic"), "bound", LATENT),
+    "vae gaussian": Family(vae(image_spec(DEQUANTISED, 3), output="gaussian", network="conv"), "bound", LATENT),
+    "vae vectors": Family(vae(VECTOR_SPEC, output="gaussian"), "bound", LATENT),
+    "cvae": Family(vae(image_spec(BINARY), conditional=True), "bound", LATENT, conditional=True),
+    "cvae conv": Family(vae(image_spec(BINARY), conditional=True, network="conv"), "bound", LATENT, conditional=True),
+}
+
+
+@pytest.fixture(params=FAMILIES, scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def family(name):
+    return FAMILIES[name]
+
+
+@pytest.fixture(scope="module")
+def pipe(family):
+    pipeline = family.make()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def data(pipe, count: int = 3) -> torch.Tensor:
+    """Points of the support, as a user passes them."""
+    spec = pipe.data_spec
+    generator = torch.Generator().manual_seed(1)
+    u = torch.rand(count, *spec["shape"], generator=generator)
+    return {"binary": (u < 0.5).float(), "8-bit": (u * 255).round() / 255, "real": 4 * u - 2}[spec["support"]]
+
+
+def seeds(*numbers: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(n) for n in numbers]
+
+
+def result(output) -> torch.Tensor:
+    return output.images if hasattr(output, "images") else output.samples
+
+
+def labels_for(family, count: int):
+    return list(range(count)) if family.conditional else None
+
+
+def test_samples_have_the_shape_and_range_of_the_data_spec(pipe):
+    shape = tuple(pipe.data_spec["shape"])
+    samples = result(pipe(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="pt"))
+    assert samples.shape == (4, *shape) and samples.isfinite().all()
+    array = result(pipe(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="np"))
+    if pipe.data_spec["kind"] == "image":
+        assert samples.min() >= 0 and samples.max() <= 1
+        np.testing.assert_allclose(array, samples.permute(0, 2, 3, 1).numpy(), atol=1e-6)
+        picture = result(pipe(generator=torch.Generator().manual_seed(0)))[0]
+        assert picture.size == (shape[2], shape[1])
+    assert torch.equal(pipe(batch_size=2, generator=seeds(0, 1), output_type="pt", return_dict=False)[0],
+                       result(pipe(batch_size=2, generator=seeds(0, 1), output_type="pt")))  # fmt: skip
+
+
+def test_a_list_of_generators_makes_each_sample_independent_of_its_batch(pipe, family):
+    labels = labels_for(family, 4)
+    together = result(pipe(class_labels=labels, generator=seeds(5, 6, 7, 8), output_type="pt"))
+    for i in range(4):
+        alone = result(pipe(class_labels=labels and labels[i : i + 1], generator=seeds(5 + i), output_type="pt"))
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=0)
+
+
+def test_stream_yields_what_the_call_returns_and_the_callback_sees_each_step(pipe):
+    steps = list(pipe.stream(batch_size=2, generator=seeds(0, 1), output_type="pt"))
+    seen = []
+    final = pipe(batch_size=2, generator=seeds(0, 1), output_type="pt",
+                 callback_on_step_end=lambda pipe, step, timestep, inputs: seen.append((step, set(inputs))))  # fmt: skip
+    last = steps[-1]
+    assert torch.equal(last.images if "images" in last else last.samples, result(final))
+    assert [s.step for s in steps] == list(range(steps[0].num_steps)) == [step for step, _ in seen]
+    assert all("latents" in names for _, names in seen)
+
+
+def test_class_labels_set_the_batch_size(pipe, family):
+    if not family.conditional:
+        with pytest.raises(ValueError, match="class_labels is 3, but this model was trained without classes"):
+            pipe(class_labels=3)
+        return
+    for labels in ([1, 2, 3], torch.tensor([1, 2, 3])):
+        assert len(result(pipe(class_labels=labels, output_type="pt"))) == 3
+    assert len(result(pipe(class_labels=3, output_type="pt"))) == 1
+    assert len(result(pipe(batch_size=5, class_labels=np.int64(3), output_type="pt"))) == 5
+    fixed = pipe(class_labels=[3] * 5, generator=seeds(*range(5)), output_type="pt")
+    single = pipe(batch_size=5, class_labels=3, generator=seeds(*range(5)), output_type="pt")
+    assert torch.equal(result(fixed), result(single))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"batch_size": 3, "generator": seeds(0, 1)}, "batch_size gives 3, generator gives 2"),
+        ({"output_type": "jpeg"}, "output_type is 'jpeg'; it must be"),
+        ({"class_labels": []}, "class_labels"),
+    ],
+)
+def test_sampling_names_the_argument_that_is_wrong(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(**arguments)
+
+
+@pytest.mark.parametrize("label", [-1, 10, [0, 10]])
+def test_a_class_outside_the_range_is_refused(pipe, family, label):
+    if family.conditional:
+        with pytest.raises(ValueError, match=r"class_labels holds (-1|10); classes go from 0 to 9"):
+            pipe(class_labels=label)
+
+
+def test_likelihood_says_what_it_is(pipe, family):
+    assert pipe.likelihood == family.likelihood in ("exact", "bound", "implicit", "none")
+
+
+def test_likelihoods_are_nats_per_sample(pipe, family):
+    x = data(pipe)
+    for labels in {None, tuple(labels_for(family, 3) or ()) or None}:
+        labels = None if labels is None else list(labels)
+        for value in (
+            pipe.elbo(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0)),
+            pipe.log_prob(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0)),
+        ):
+            assert value.shape == (3,) and value.dtype == torch.float32 and value.isfinite().all()
+
+
+def test_a_sample_keeps_its_likelihood_in_another_batch(pipe):
+    x = data(pipe)
+    together = pipe.elbo(x, generator=seeds(1, 2, 3))
+    for i in range(3):
+        torch.testing.assert_close(
+            pipe.elbo(x[i : i + 1], generator=seeds(i + 1))[0], together[i], atol=1e-3, rtol=1e-5
+        )
+
+
+def test_likelihood_refuses_what_it_cannot_measure(pipe):
+    x, support = data(pipe), pipe.data_spec["support"]
+    wrong = {
+        "shape": (x[..., :-1], r"x has shape .* this model takes \(B, "),
+        "rank": (x[0], "x has shape"),
+        "empty": (x[:0], "with B at least 1"),
+        "dtype": (x.to(torch.uint8), r"x has dtype torch.uint8; it must be floating point"),
+        "nan": (torch.full_like(x, math.nan), "x holds NaN"),
+        "type": ("a string", "x is a str"),
+    }
+    if support != "real":
+        wrong["range"] = (x * 255, "x has values from .* they must lie in")
+    if support == "binary":
+        wrong["support"] = (x * 0.5, "binarise first")
+    if support == "8-bit":
+        wrong["support"] = (torch.full_like(x, 0.5 / 255), "not on the 256 levels")
+    for bad, message in wrong.values():
+        for call in (pipe.log_prob, pipe.elbo):
+            with pytest.raises(ValueError, match=message):
+                call(bad)
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        pipe.log_prob(x, num_samples=0)
+
+
+def test_codes_go_there_and_back(pipe, family):
+    if "encode" not in family.owes:
+        return
+    x, labels = data(pipe), labels_for(family, 3)
+    z = pipe.encode(x, class_labels=labels)
+    assert z.shape[0] == 3 and z.ndim == 2
+    decoded = result(pipe.decode(z, class_labels=labels, output_type="pt"))
+    assert decoded.shape == x.shape
+    assert torch.equal(decoded, result(pipe.reconstruct(x, class_labels=labels, output_type="pt")))
+    path = result(
+        pipe.interpolate(x[:1], x[1:2], steps=5, class_labels=0 if family.conditional else None, output_type="pt")
+    )
+    assert path.shape == (5, *x.shape[1:])
+    ends = result(pipe.decode(pipe.encode(x[:2], class_labels=[0, 0] if family.conditional else None),
+                              class_labels=[0, 0] if family.conditional else None, output_type="pt"))  # fmt: skip
+    torch.testing.assert_close(path[[0, -1]], ends, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="steps is 1"):
+        pipe.interpolate(x[:1], x[1:2], steps=1)
+    if family.conditional:
+        with pytest.raises(ValueError, match="encoding needs the class"):
+            pipe.encode(x)
+
+
+def test_images_go_in_as_pictures_and_arrays(pipe):
+    if pipe.data_spec["kind"] != "image":
+        return
+    x = (data(pipe) > 0.5).float()
+    pictures = pipe.image_processor.postprocess(x, output_type="pil")
+    array = x.permute(0, 2, 3, 1).numpy()
+    expected = pipe.elbo(x, generator=seeds(1, 2, 3))
+    torch.testing.assert_close(pipe.elbo(pictures, generator=seeds(1, 2, 3)), expected)
+    torch.testing.assert_close(pipe.elbo(array, generator=seeds(1, 2, 3)), expected)
+    with pytest.raises(ValueError, match="x holds images of"):
+        pipe.elbo(pictures[0].resize((5, 5)))
+
+
+def test_half_precision_weights_still_measure_in_float32(family):
+    pipe = family.make().to("cpu", torch.bfloat16)
+    x, labels = data(pipe), labels_for(family, 3)
+    value = pipe.elbo(x, class_labels=labels, generator=seeds(1, 2, 3))
+    assert value.dtype == torch.float32
+    reference = family.make().elbo(x, class_labels=labels, generator=seeds(1, 2, 3))
+    torch.testing.assert_close(value, reference, rtol=0.05, atol=0.5)
+
+
+def test_saved_and_loaded_it_draws_the_same_samples(pipe, family, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    again = type(pipe).from_pretrained(tmp_path)
+    draw = {"batch_size": 2, "generator": seeds(0, 1), "output_type": "pt"}
+    assert torch.equal(result(pipe(**draw)), result(again(**{**draw, "generator": seeds(0, 1)})))

@@ -1,0 +1,260 @@
+"""Data: splits that never leak, the same batches for the same seed, one place that prepares."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as Picture
+
+from training.data import (
+    KNOWN,
+    TOYS,
+    ArraySplit,
+    DataOptions,
+    LazySplit,
+    StreamSplit,
+    batches,
+    in_order,
+    load_data,
+    prepare,
+)
+from training.options import UsageError
+
+BINARY = {"support": "binary", "shape": [1, 8, 8], "range": [0, 1], "dequantization": "none"}
+
+
+def pictures(count: int, size=(8, 8), mode: str = "L", seed: int = 0) -> list[Picture.Image]:
+    rng = np.random.default_rng(seed)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    return [Picture.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A folder like a Hub set's: train and test parquet with the columns of CIFAR-10."""
+    features = Features({"img": Image(), "label": ClassLabel(names=["cat", "dog", "owl"])})
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, count, seed in (("train", 300, 1), ("test", 40, 2)):
+        rows = {"img": pictures(count, mode="RGB", seed=seed), "label": [i % 3 for i in range(count)]}
+        Dataset.from_dict(rows, features=features).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / "animals" / label).mkdir(parents=True)
+        for i, picture in enumerate(pictures(60, seed=len(label) + ord(label[0]))):
+            picture.save(tmp_path / "animals" / label / f"{i:03}.png")
+    return tmp_path / "animals"
+
+
+def rows_of(split) -> set[bytes]:
+    return {row.numpy().tobytes() for x, _ in in_order(split, 64) for row in x}
+
+
+def assert_disjoint(source):
+    parts = [rows_of(s) for s in (source.train, source.validation, source.test)]
+    assert all(parts)
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+
+
+def test_digits_are_embedded_and_their_splits_share_no_image():
+    source = load_data(DataOptions())
+    assert source.shape == (1, 8, 8) and len(source.class_names) == 10
+    assert sum(len(s) for s in (source.train, source.validation, source.test)) == 1797
+    assert_disjoint(source)
+    x, labels = source.train.__getitems__([3, 1])
+    assert x.dtype == torch.uint8 and x.max() > 200 and labels.dtype == torch.int64
+
+
+def test_parquet_keeps_its_test_split_and_gives_validation_from_training(parquet):
+    source = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet)))
+    assert source.dataset_id == KNOWN["cifar10"].hub_id and source.shape == (3, 8, 8)
+    assert source.class_names == ["cat", "dog", "owl"]
+    assert len(source.test) == 40 and len(source.train) + len(source.validation) == 300
+    assert_disjoint(source)
+
+
+def test_memory_mapped_streamed_and_in_memory_rows_are_the_same_split_alike(parquet):
+    memory = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet)))
+    lazy = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet), max_memory_gb=0))
+    stream = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet), streaming=True))
+    assert isinstance(memory.train, ArraySplit) and isinstance(lazy.train, LazySplit)
+    assert isinstance(stream.train, StreamSplit)
+    assert rows_of(lazy.train) == rows_of(memory.train) and rows_of(lazy.test) == rows_of(memory.test)
+    for source in (lazy, stream):
+        x, labels = next(in_order(source.test, 16))
+        expected, expected_labels = next(in_order(memory.test, 16))
+        assert torch.equal(x, expected) and torch.equal(labels, expected_labels)
+    streamed = rows_of(stream.train), rows_of(stream.validation)
+    # a stream cuts a larger share for validation, since it cannot count its rows; none of it is trained on
+    assert not streamed[0] & streamed[1] and streamed[0] | streamed[1] == rows_of(memory.train) | rows_of(
+        memory.validation
+    )
+
+
+def test_decoded_once(parquet, monkeypatch):
+    options = DataOptions(dataset="cifar10", data_dir=str(parquet))
+    first = load_data(options)
+    import training.data
+
+    calls = []
+    decode = training.data._Decoder.__call__
+    monkeypatch.setattr(training.data._Decoder, "__call__", lambda s, i: calls.append(1) or decode(s, i))
+    second = load_data(options)
+    assert torch.equal(first.train.x, second.train.x)
+    assert len(calls) < 300  # the look at the first rows, not the whole set
+
+
+def test_streams_are_split_by_process(parquet):
+    stream = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet), streaming=True)).train
+    shares = [rows_of(stream.share(rank, 2)) for rank in range(2)]
+    assert not shares[0] & shares[1] and shares[0] | shares[1] == rows_of(stream)
+
+
+def test_a_folder_of_images_by_class(image_folder):
+    source = load_data(DataOptions(dataset=str(image_folder)))
+    assert source.class_names == ["cat", "dog"] and source.shape == (1, 8, 8)
+    assert_disjoint(source)
+    smaller = load_data(DataOptions(dataset=str(image_folder), resolution=4))
+    assert smaller.shape == (1, 4, 4)
+    assert [len(s) for s in (smaller.train, smaller.test)] == [len(s) for s in (source.train, source.test)]
+
+
+def test_equal_images_never_lie_on_both_sides(image_folder):
+    for i in range(60):  # every cat once more among the dogs, under another name
+        (image_folder / "dog" / f"copy{i:03}.png").write_bytes((image_folder / "cat" / f"{i:03}.png").read_bytes())
+    assert_disjoint(load_data(DataOptions(dataset=str(image_folder))))
+
+
+def test_images_of_mixed_sizes_need_a_resolution(image_folder):
+    pictures(1, size=(10, 7))[0].save(image_folder / "cat" / "odd.png")
+    with pytest.raises(UsageError, match="images of mixed sizes, .* give --resolution"):
+        load_data(DataOptions(dataset=str(image_folder)))
+    assert load_data(DataOptions(dataset=str(image_folder), resolution=6)).shape == (1, 6, 6)
+
+
+@pytest.mark.parametrize("dataset", ["mnits", "no/such/place/at all"])
+def test_an_unknown_name_is_refused(dataset):
+    with pytest.raises(UsageError, match=f"--dataset {dataset}: not known; it must be one of digits, mnist"):
+        load_data(DataOptions(dataset=dataset))
+
+
+def test_a_hub_set_that_cannot_be_reached_is_one_line():
+    with pytest.raises(UsageError, match="--dataset nobody/nothing: cannot be read from the Hub") as error:
+        load_data(DataOptions(dataset="nobody/nothing"))
+    assert "\n" not in str(error.value)
+
+
+def test_folders_without_images_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no pictures here")
+    with pytest.raises(UsageError, match="holds no images and no parquet files"):
+        load_data(DataOptions(dataset=str(tmp_path)))
+    with pytest.raises(UsageError, match="there is no such folder"):
+        load_data(DataOptions(dataset="mnist", data_dir=str(tmp_path / "missing")))
+
+
+def test_a_column_that_is_not_there_is_named(parquet):
+    with pytest.raises(UsageError, match="--label_column colour: the set has the columns img, label"):
+        load_data(DataOptions(dataset="cifar10", data_dir=str(parquet), label_column="colour"))
+
+
+# Batches
+
+
+def numbered(count: int) -> ArraySplit:
+    return ArraySplit(torch.arange(count).view(count, 1).float(), torch.arange(count))
+
+
+def take(iterator, count: int) -> list[list[int]]:
+    return [next(iterator)[1].tolist() for _ in range(count)]
+
+
+def test_batches_go_on_where_they_were():
+    whole = take(batches(numbered(50), 8, seed=3, first=0, rank=0, world=1), 20)
+    assert take(batches(numbered(50), 8, seed=3, first=13, rank=0, world=1), 7) == whole[13:]
+    assert take(batches(numbered(50), 8, seed=4, first=0, rank=0, world=1), 20) != whole
+
+
+def test_an_epoch_shows_each_row_at_most_once_and_epochs_differ():
+    order = take(batches(numbered(48), 8, seed=0, first=0, rank=0, world=1), 12)
+    first, second = sum(order[:6], []), sum(order[6:], [])
+    assert sorted(first) == sorted(second) == list(range(48)) and first != second
+
+
+def test_processes_share_each_batch():
+    alone = take(batches(numbered(50), 8, seed=1, first=0, rank=0, world=1), 9)
+    halves = [take(batches(numbered(50), 4, seed=1, first=0, rank=rank, world=2), 9) for rank in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == alone
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(UsageError, match="--batch_size is 1000000000; it must be at most 50"):
+        next(batches(numbered(50), 10**9, seed=0, first=0, rank=0, world=1))
+
+
+# Preparing
+
+
+def test_dynamic_binarisation_has_the_gray_level_as_its_mean():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(4_000, 1, 1, 1)
+    x = prepare(levels, {**BINARY, "shape": [1, 16, 16]}, torch.Generator().manual_seed(0))
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert x[:, 0, 0, 0].sum() == 0 and x[:, 0, -1, -1].sum() == 4_000  # 0 and 255 are certain
+    torch.testing.assert_close(x.mean(0).flatten(), torch.arange(256) / 255, atol=0.04, rtol=0)
+
+
+def test_levels_scale_to_the_range_exactly():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    spec = {"support": "8-bit", "shape": [1, 16, 16], "range": [-1, 1], "dequantization": "none"}
+    x = prepare(levels, spec)
+    assert x.min() == -1 and x.max() == 1
+    assert torch.equal(((x + 1) / 2 * 255).round().to(torch.uint8), levels)
+
+
+def test_uniform_dequantisation_stays_within_its_bin():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(500, 1, 1, 1)
+    spec = {"support": "8-bit", "shape": [1, 16, 16], "range": [-1, 1], "dequantization": "uniform"}
+    x = prepare(levels, spec, torch.Generator().manual_seed(0))
+    pixels = (x + 1) / 2 * 256
+    assert torch.equal(pixels.floor().clamp(0, 255).to(torch.uint8), levels)
+    torch.testing.assert_close((pixels - levels).mean(), torch.tensor(0.5), atol=0.01, rtol=0)
+
+
+def test_padding_puts_the_image_in_the_middle():
+    x = prepare(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8), {**BINARY, "shape": [1, 8, 8]})
+    assert x.sum() == 16 and x[0, 0, 2:6, 2:6].sum() == 16
+    with pytest.raises(ValueError, match="do not fit"):
+        prepare(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), BINARY)
+
+
+# Two-dimensional sets
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys_are_points_in_the_plane(name):
+    source = load_data(DataOptions(dataset=name))
+    x, labels = next(in_order(source.train, 20_000))
+    assert x.shape == (20_000, 2) and x.abs().max() < 3 and x.isfinite().all()
+    assert source.kind == "vector" and source.spec("binary")["support"] == "real"
+    if labels is not None:
+        assert set(labels.tolist()) == set(range(len(source.class_names)))
+    assert x.std(0).min() > 0.4  # none is thin in either direction
+
+
+def test_the_modes_of_ring_and_grid_are_where_they_belong():
+    for name, radius in (("ring", 2.0), ("grid", None)):
+        x, labels = next(in_order(load_data(DataOptions(dataset=name)).train, 20_000))
+        centres = torch.stack([x[labels == c].mean(0) for c in labels.unique()])
+        if radius:
+            torch.testing.assert_close(centres.norm(dim=1), torch.full((8,), radius), atol=0.02, rtol=0)
+        else:
+            torch.testing.assert_close(centres, centres.round(), atol=0.02, rtol=0)
+
+
+def test_the_checkerboard_fills_black_squares_only():
+    x, _ = next(in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))
+    square = x.floor().long()
+    assert ((square.sum(1) % 2) == 0).all()
