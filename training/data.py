@@ -229,6 +229,7 @@ def batches(split, batch_size: int, seed: int, first: int, rank: int, world: int
         collate_fn=lambda batch: batch,
         num_workers=workers if isinstance(split, LazySplit) else 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: a loader that starts would otherwise draw from the step's noise
     )
 
 
@@ -338,7 +339,7 @@ def _through_datasets(options: DataOptions) -> DataSource:
     )
     train = tables.get("train") or next(iter(tables.values()))
     image_column, label_column = _columns(train, options, known)
-    sample = [row[image_column] for row in _head(train, image_column, 512)]
+    sample = [row[image_column] for row in _head(train, image_column, 100)]
     mode = "L" if all(image.mode in ("L", "1", "LA") for image in sample) else "RGB"
     decode = _Decoder(mode, options.resolution, sample[0].size, name)
     for image in sample:

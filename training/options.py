@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ class LineParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str):
-        raise UsageError(message.removeprefix("argument "))
+        # argparse names the option with its spellings: "argument --batch_size/--batch-size: invalid ..."
+        raise UsageError(re.sub(r"^argument (--\w+)(/[-\w]+)*", r"\1", message))
 
 
 def option(default, help: str, least=None, most=None, above=None):

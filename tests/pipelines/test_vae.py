@@ -119,7 +119,7 @@ def test_density_on_the_networks_range_becomes_density_on_pixels():
     spec = {"kind": "image", "shape": [1, 1, 1], "num_classes": 0, **DEQUANTISED}
     model = VAEModel(spec, output="gaussian", latent_dim=1, width=4)
     with torch.no_grad():
-        model.log_scale.fill_(math.log(0.2))
+        model.log_scale.fill_(math.log(0.1))
     levels = (torch.arange(256.0) / 255).view(256, 1, 1, 1)
     log_mass = VAEPipeline(model).log_prob(levels, num_samples=3_000, generator=generator())
     torch.testing.assert_close(log_mass.exp().sum(), torch.tensor(1.0), atol=0.02, rtol=0)

@@ -241,6 +241,7 @@ class Run:
         self.started = time.time()
         self.before = 0.0  # seconds that earlier parts of a resumed run took
         self.stop_signal: int | None = None
+        self.handlers = {}
         self.trackers = None if options.report_to == "none" else options.report_to
         self._check_folder()
         self._check_tracker()
@@ -346,8 +347,7 @@ class Run:
             self.accelerator.init_trackers(
                 "genus", {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
             )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note_signal)
+        self.handlers = {n: signal.signal(n, self._note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
         return step
 
     def finish(self, step: int, make_pipeline, model: nn.Module) -> None:
@@ -361,6 +361,8 @@ class Run:
         self.close()
 
     def close(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
         self.accelerator.end_training()
 
     def _write_record(self, **changes) -> None:
