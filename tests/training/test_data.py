@@ -134,7 +134,7 @@ def test_equal_images_never_lie_on_both_sides(image_folder):
 
 def test_images_of_mixed_sizes_need_a_resolution(image_folder):
     pictures(1, size=(10, 7))[0].save(image_folder / "cat" / "odd.png")
-    with pytest.raises(UsageError, match="images of mixed sizes, .* give --resolution"):
+    with pytest.raises(UsageError, match=r"images of mixed sizes, .* give --resolution"):
         load_data(DataOptions(dataset=str(image_folder)))
     assert load_data(DataOptions(dataset=str(image_folder), resolution=6)).shape == (1, 6, 6)
 

@@ -238,7 +238,7 @@ def test_loading_a_damaged_checkpoint_changes_nothing(tmp_path):
     (tmp_path / "c" / "other.safetensors").write_bytes(b"cut")
     fresh = torch.nn.Linear(2, 2)
     before = fresh.weight.detach().clone()
-    with pytest.raises(ValueError, match="other.safetensors is cut short or altered"):
+    with pytest.raises(ValueError, match=r"other\.safetensors is cut short or altered"):
         load_checkpoint(tmp_path / "c", {"model": fresh, "other": torch.nn.Linear(2, 2)})
     assert torch.equal(fresh.weight, before)
 
@@ -329,9 +329,9 @@ def test_bad_options_end_with_exit_code_2(tmp_path):
 def test_a_folder_with_a_run_is_not_overwritten_by_accident(tmp_path):
     folder = tiny(tmp_path / "run")
     before = weights(folder)
-    with pytest.raises(UsageError, match="holds a finished run; --resume true goes on with it, --overwrite true"):
+    with pytest.raises(UsageError, match=r"holds a finished run; --resume true goes on with it, --overwrite true"):
         tiny(folder)
-    with pytest.raises(UsageError, match="--learning_rate is 0.5, but the run in .* has 0.001"):
+    with pytest.raises(UsageError, match=r"--learning_rate is 0.5, but the run in .* has 0.001"):
         tiny(folder, "--resume", "true", "--learning_rate", 0.5)
     assert all(torch.equal(before[k], v) for k, v in weights(folder).items())
     tiny(folder, "--overwrite", "true", "--seed", 9)

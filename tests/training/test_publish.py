@@ -1,0 +1,130 @@
+"""The build step: folders that load where nothing of ours is installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipelines.autoencoders.pipeline_vae import VAEPipeline
+from tests.conftest import ROOT, run_module
+from training import publish
+from training.options import UsageError
+
+DRAW = """
+    import sys, torch
+    from diffusers import DiffusionPipeline
+    pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+    images = pipe(batch_size=4, generator=torch.Generator().manual_seed(7), output_type="pt").images
+    assert not any(m.split(".")[0] in ("pipelines", "training") for m in sys.modules), "our code was imported"
+    torch.save(images, sys.argv[2])
+"""
+
+
+def alone(code: str, *words, home) -> None:
+    """Run code in a fresh process, in an empty folder, with an empty HF_HOME and this repository not on the path."""
+    environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", textwrap.dedent(code), *map(str, words)]
+    home.mkdir(exist_ok=True)
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_built_folder_loads_anywhere_and_draws_the_same_bits(tiny_run, portable, tmp_path):
+    alone(DRAW, portable, tmp_path / "images.pt", home=tmp_path / "home")
+    pipe = VAEPipeline.from_pretrained(tiny_run)
+    here = pipe(batch_size=4, generator=torch.Generator().manual_seed(7), output_type="pt").images
+    assert torch.equal(torch.load(tmp_path / "images.pt"), here)
+
+
+def test_the_folder_holds_its_code_under_hashed_names_and_no_pickle(portable):
+    index = json.loads((portable / "model_index.json").read_text())
+    module, class_name = index["_class_name"]
+    assert class_name == "VAEPipeline" and (portable / f"{module}.py").is_file()
+    component, model_class = index["vae"]
+    assert model_class == "VAEModel" and (portable / "vae" / f"{component}.py").is_file()
+    content = (ROOT / "pipelines" / "autoencoders" / "modeling_vae.py").read_bytes()
+    assert (portable / "vae" / f"{component}.py").read_bytes() == content
+    endings = {p.suffix for p in portable.rglob("*") if p.is_file()}
+    assert endings == {".py", ".json", ".safetensors", ".md", ".png"}
+
+
+def test_the_same_inputs_give_the_same_bytes_and_no_local_path(tiny_run, portable, tmp_path):
+    publish.build(tiny_run, tmp_path / "again" / portable.name)
+    files = sorted(p.relative_to(portable) for p in portable.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "again" / portable.name) for p in (tmp_path / "again").rglob("*") if p.is_file())  # fmt: skip
+    for file in files:
+        content = (portable / file).read_bytes()
+        assert content == (tmp_path / "again" / portable.name / file).read_bytes()
+        assert str(tiny_run.parent).encode() not in content and str(ROOT).encode() not in content
+
+
+def test_two_versions_of_one_family_do_not_mix_in_one_process(tiny_run, portable, tmp_path, monkeypatch):
+    """A second repository with other code of the same file names leaves the first one's pipeline alone."""
+    changed = tmp_path / "pipelines"
+    shutil.copytree(ROOT / "pipelines", changed)
+    file = changed / "autoencoders" / "pipeline_vae.py"
+    file.write_text(file.read_text().replace('likelihood = "bound"', 'likelihood = "changed"'))
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    publish.build(tiny_run, tmp_path / "second")
+    code = """
+        import sys
+        from diffusers import DiffusionPipeline
+        load = lambda folder: DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+        first, second, third = load(sys.argv[1]), load(sys.argv[2]), load(sys.argv[1])
+        assert [p.likelihood for p in (first, second, third)] == ["bound", "changed", "bound"]
+        names = [type(p).__module__ for p in (first, second, third)]
+        assert names[0] == names[2] != names[1]
+    """
+    alone(code, portable, tmp_path / "second", home=tmp_path / "home")
+
+
+def test_a_checkpoint_keeps_weights_and_record_but_no_code_or_path(tiny_run, tmp_path):
+    publish.checkpoint(tiny_run, tmp_path / "half", "float16")
+    files = {str(p.relative_to(tmp_path / "half")) for p in (tmp_path / "half").rglob("*") if p.is_file()}
+    assert files == {"model_index.json", "run.json", "samples.png", "curve.png", "vae/config.json",
+                     "vae/diffusion_pytorch_model.safetensors"}  # fmt: skip
+    weights = load_file(tmp_path / "half" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert {v.dtype for v in weights.values()} == {torch.float16}
+    record = json.loads((tmp_path / "half" / "run.json").read_text())
+    assert "--output_dir" not in record["command"] and "--width 32" in record["command"]
+    publish.build(tmp_path / "half", tmp_path / "portable")
+    alone(DRAW, tmp_path / "portable", tmp_path / "images.pt", home=tmp_path / "home")
+
+
+def test_local_places_leave_the_command():
+    command = "python -m training.autoencoders.vae --data_dir /my/data --output_dir='a b' --seed 3 --resume"
+    assert publish._public_command(command) == "python -m training.autoencoders.vae --seed 3"
+
+
+def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, portable, tmp_path):
+    precious = tmp_path / "mine"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("precious")
+    for source, to, message in (
+        (tmp_path / "nowhere", tmp_path / "to", "not a finished run or checkpoint"),
+        (portable, tmp_path / "to", "is a portable folder already"),
+        (tiny_run, precious, "holds something else"),
+    ):
+        done = run_module("training.publish", source, "--to", to)
+        assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (precious / "thesis.tex").read_text() == "precious" and not (tmp_path / "to").exists()
+
+
+def test_a_build_that_fails_leaves_the_old_folder(tiny_run, tmp_path, monkeypatch):
+    publish.build(tiny_run, tmp_path / "to")
+    before = {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(publish, "_copy_record", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        publish.build(tiny_run, tmp_path / "to")
+    assert {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["to"]
