@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads the model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from training.data import DataOptions, in_order, load_data, prepare
 
@@ -31,7 +32,7 @@ def main() -> None:
 
     record = json.loads((options.checkpoint / "run.json").read_text())
     source = load_data(DataOptions(dataset=record["dataset"]["name"], data_dir=options.data_dir))
-    pipe = VAEPipeline.from_pretrained(options.checkpoint, torch_dtype=torch.float32)
+    pipe = VAEPipeline.from_pretrained(options.checkpoint, dtype=torch.float32)
     spec, conditional = pipe.data_spec, pipe.vae.config.conditional
     generator = torch.Generator().manual_seed(0)
 

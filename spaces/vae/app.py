@@ -27,6 +27,7 @@ PAPER = "arxiv.org/abs/1312.6114"
 CSS = """
 .gradio-container { max-width: 1080px !important; margin: auto; }
 .crisp img { image-rendering: pixelated; }
+#canvas { max-width: 420px; }
 """
 THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="slate")
 INTRO = """
@@ -50,7 +51,10 @@ numbers we sample with. Lower **temperature** keeps *z* near zero: cleaner sampl
 def load(name: str):
     where, _, revision = MODELS[name].partition("@")
     if not Path(where).is_dir() and "/" not in where:
-        raise gr.Error(f"MODEL_ID names {where!r}, which is neither a folder nor a Hub id like user/vae-mnist")
+        raise gr.Error(
+            f"MODEL_ID names {where!r}, which is neither a folder nor a Hub id like user/vae-mnist",
+            print_exception=False,
+        )
     pipe = DiffusionPipeline.from_pretrained(where, trust_remote_code=True, revision=revision or None)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -64,9 +68,11 @@ def classes_of(name: str) -> int:
 def pick(name: str):
     """The pipeline, or a message where the page was given no such model."""
     if not MODELS:
-        raise gr.Error("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
+        raise gr.Error(
+            "No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.", print_exception=False
+        )
     if name not in MODELS:
-        raise gr.Error(f"model is {name!r}; it must be one of {', '.join(MODELS)}")
+        raise gr.Error(f"model is {name!r}; it must be one of {', '.join(MODELS)}", print_exception=False)
     return load(name)
 
 
@@ -75,13 +81,14 @@ def chosen_class(name: str, label: str) -> int | None:
     if str(label) == ANY or not count:
         return None
     if not str(label).isdigit() or int(label) >= count:
-        raise gr.Error(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}")
+        raise gr.Error(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}", print_exception=False)
     return int(label)
 
 
 def bounded(name: str, value: float, low: float, high: float) -> float:
+    """The value, or a message: sliders check what a browser sends, this what anything else does."""
     if value is None or not math.isfinite(value) or not low <= value <= high:
-        raise gr.Error(f"{name} is {value}; it must lie between {low} and {high}")
+        raise gr.Error(f"{name} is {value}; it must lie between {low} and {high}", print_exception=False)
     return value
 
 
@@ -168,7 +175,9 @@ def reconstruct(model: str, label: str, picture: dict | None) -> tuple[Image.Ima
     drawing = picture.get("composite") if isinstance(picture, dict) else picture
     digit = as_digit(flatten(drawing), size) if drawing is not None else None
     if digit is None:
-        raise gr.Error("There is nothing on the canvas yet: draw a digit, upload one or click an example.")
+        raise gr.Error(
+            "There is nothing on the canvas yet: draw a digit, upload one or click an example.", print_exception=False
+        )
     x = torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
     x = (x > 0.5).float() if pipe.data_spec["support"] == "binary" else (x * 255).round() / 255
     wanted, note = chosen_class(model, label), ""
@@ -191,6 +200,13 @@ def flatten(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     paper = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(paper, picture).convert("L")
+
+
+def read_upload(file: str) -> Image.Image:
+    try:
+        return Image.open(file).convert("RGBA")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise gr.Error(f"{Path(file).name} cannot be read as a picture ({type(error).__name__}).") from None
 
 
 def example_digits(count: int = 8) -> list[Image.Image]:
@@ -227,32 +243,42 @@ with gr.Blocks(title="Genus: variational autoencoder") as demo:
             draw = gr.Button("Draw samples", variant="primary", elem_id="draw")
         with gr.Column(scale=3):
             samples = gr.Image(
-                label="Samples", format="png", elem_id="samples", elem_classes="crisp", interactive=False, height=480
+                label="Samples", format="png", elem_id="samples", elem_classes="crisp", interactive=False
             )
     with gr.Tab("Reconstruct"), gr.Row():
         with gr.Column(scale=2):
-            canvas = gr.ImageEditor(
-                label="Draw a digit, or upload one",
+            gr.Markdown("**Draw a digit**, upload a picture of one, or click an example.")
+            canvas = gr.Sketchpad(
+                Image.new("RGB", (280, 280), "white"),  # with a picture to draw on, the pen is ready at once
+                show_label=False,
                 type="pil",
                 canvas_size=(280, 280),
-                brush=gr.Brush(default_size=20, colors=["#000000"], color_mode="fixed"),
+                fixed_canvas=True,
+                brush=gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed"),
+                transforms=(),
                 layers=False,
+                buttons=[],
                 elem_id="canvas",
-                height=400,
+                height=380,
             )
+            upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm")
             label2 = gr.Dropdown(choices, value=ANY, label="Class", visible=start_classes > 0)
             encode = gr.Button("Encode and decode", variant="primary", elem_id="encode")
         with gr.Column(scale=3):
             with gr.Row():
-                seen = gr.Image(label="What the model sees", format="png", elem_id="seen", elem_classes="crisp")
+                seen = gr.Image(
+                    label="What the model sees", format="png", elem_id="seen", elem_classes="crisp", buttons=[]
+                )
                 again = gr.Image(label="Its reconstruction", format="png", elem_id="again", elem_classes="crisp")
             terms = gr.Markdown(elem_id="terms")
             examples = gr.Gallery(
                 example_digits(),
                 label="Examples: click one",
-                columns=8,
-                height=120,
+                columns=4,
+                height=330,
+                object_fit="contain",
                 allow_preview=False,
+                buttons=[],
                 elem_id="examples",
             )
     with gr.Accordion("How it works", open=False):
@@ -265,9 +291,11 @@ with gr.Blocks(title="Genus: variational autoencoder") as demo:
     def use_example(event: gr.SelectData):
         return example_digits()[event.index]
 
-    examples.select(use_example, None, canvas, api_name=False).then(
-        reconstruct, [model, label2, canvas], [seen, again, terms], api_name=False
-    )
+    for event in (
+        examples.select(use_example, None, canvas, api_name=False),
+        upload.upload(read_upload, upload, canvas, api_name=False),
+    ):
+        event.success(reconstruct, [model, label2, canvas], [seen, again, terms], api_name=False)
     model.change(update_classes, model, [label, label2], api_name=False)
     if MODELS:
         demo.load(sample, inputs, [samples, seed], api_name=False)  # a page that is never empty

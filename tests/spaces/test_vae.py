@@ -41,7 +41,8 @@ def page_url(portable, tmp_path_factory):
                 assert process.poll() is None, (folder / "log.txt").read_text()
                 time.sleep(0.25)
         yield url
-        assert "Traceback" not in (folder / "log.txt").read_text()
+        raised = re.findall(r"^[\w.]+(?:Error|Exception)\b", (folder / "log.txt").read_text(), re.MULTILINE)
+        assert set(raised) <= {"gradio.exceptions.Error"}, raised  # those are the messages that the page shows
     finally:
         process.terminate()
         process.wait(20)
@@ -96,7 +97,7 @@ def test_a_click_draws_new_samples_and_tells_the_seed(page):
 
 def test_an_example_is_reconstructed(page):
     page.get_by_role("tab", name="Reconstruct").click()
-    page.locator("#examples button.thumbnail-item, #examples .thumbnail-lg").first.click()
+    page.locator("#examples button.thumbnail-item").first.click()
     source_of(page, "again")
     page.get_by_text("ELBO").last.wait_for(timeout=30_000)
     assert re.search(r"ELBO -?\d+\.\d nats = reconstruction", page.locator("#terms").inner_text().replace("−", "-"))
@@ -126,9 +127,9 @@ def test_bad_input_by_the_api_gets_a_message(page_url):
     image, seed = client.predict("tiny", "any", 4, 1.0, "mean", 3, False, api_name="/vae_sample")
     assert seed == 3 and os.path.getsize(image) > 0
     for bad, message in (
-        (("tiny", "any", 10**9, 1.0, "mean", 3, False), "count is 1000000000"),
-        (("tiny", "any", 4, 99.0, "mean", 3, False), "temperature is 99"),
-        (("nothing", "any", 4, 1.0, "mean", 3, False), "nothing"),
+        (("tiny", "any", 10**9, 1.0, "mean", 3, False), "1000000000 is greater than maximum value 64"),
+        (("tiny", "any", 4, 99.0, "mean", 3, False), "99(.0)? is greater than maximum value 2"),
+        (("nothing", "any", 4, 1.0, "mean", 3, False), "not in the list of choices"),
     ):
         with pytest.raises((AppError, ValueError), match=message):
             client.predict(*bad, api_name="/vae_sample")

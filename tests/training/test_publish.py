@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads a run's model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, run_module
 from training import publish
