@@ -58,8 +58,17 @@ def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
         raise UsageError(f"--dataset {options.dataset}: {error}") from None
 
 
+def latent_map(pipeline: VAEPipeline, side: int = 16) -> bytes:
+    """What each place of a two-dimensional latent space decodes to; places are equally likely under the prior."""
+    quantiles = torch.special.ndtri((torch.arange(side) + 0.5) / side)
+    z = torch.cartesian_prod(-quantiles, quantiles)[:, [1, 0]]  # rows go down, columns to the right
+    return image_grid(pipeline.decode(z, output_type="np").images, side)
+
+
 def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
-    """64 samples from seeds 0 to 63; a conditional model shows its classes column by column."""
+    """64 samples; a conditional model shows its classes column by column, a 2-D latent space is drawn as a map."""
+    if pipeline.vae.config.latent_dim == 2 and source.kind == "image" and not pipeline.vae.config.conditional:
+        return latent_map(pipeline)
     columns = min(pipeline.data_spec["num_classes"], 10) if pipeline.vae.config.conditional else 8
     count = 8 * columns if source.kind == "image" else 2_000
     labels = [i % columns for i in range(count)] if pipeline.vae.config.conditional else None

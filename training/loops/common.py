@@ -416,6 +416,8 @@ class Run:
                 continue
             if facts["processes"] != self.world:
                 self.say(f"the run had {facts['processes']} processes and now has {self.world}: weights will differ")
+            if getattr(self.options, "streaming", False):
+                self.say("streamed rows start over: the weights will differ from those of an unbroken run")
             self.say(f"going on from step {facts['step']}")
             return facts["step"]
         self.say(f"{self.folder} holds no whole checkpoint; starting from step 0")
