@@ -51,7 +51,8 @@ def main() -> None:
         terms.append(torch.cat(each, 1))
     reconstruction, kl = torch.stack(terms).mean(0)  # (N,) each
     bound = -(reconstruction - kl)
-    x, labels = next(in_order(source.test, options.importance_images))
+    spread = torch.linspace(0, len(source.test) - 1, min(options.importance_images, len(source.test))).long()
+    x, labels = source.test.__getitems__(spread)
     tight = -pipe.log_prob(stored(x), options.importance_samples, labels if conditional else None, generator)
     figures = {
         "checkpoint": options.checkpoint.name,
