@@ -65,10 +65,11 @@ def browser():
 @pytest.fixture
 def page(browser, page_url):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(120_000)  # a busy machine is slow, not wrong
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(page_url)
-    page.get_by_role("button", name="Draw samples").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Draw samples").wait_for()
     yield page
     page.close()
     assert not errors
@@ -76,7 +77,7 @@ def page(browser, page_url):
 
 def source_of(page, element: str) -> str:
     image = page.locator(f"#{element} img").first
-    image.wait_for(timeout=30_000)
+    image.wait_for()
     return image.get_attribute("src")
 
 
@@ -99,14 +100,14 @@ def test_an_example_is_reconstructed(page):
     page.get_by_role("tab", name="Reconstruct").click()
     page.locator("#examples button.thumbnail-item").first.click()
     source_of(page, "again")
-    page.get_by_text("ELBO").last.wait_for(timeout=30_000)
+    page.get_by_text("ELBO").last.wait_for()
     assert re.search(r"ELBO -?\d+\.\d nats = reconstruction", page.locator("#terms").inner_text().replace("−", "-"))
 
 
 def test_a_drawing_is_reconstructed_and_an_empty_canvas_gets_a_message(page):
     page.get_by_role("tab", name="Reconstruct").click()
     page.get_by_role("button", name="Encode and decode").click()
-    page.get_by_text("There is nothing on the canvas yet").wait_for(timeout=30_000)
+    page.get_by_text("There is nothing on the canvas yet").wait_for()
     canvas = page.locator("#canvas canvas").first
     canvas.wait_for()
     box = canvas.bounding_box()
