@@ -193,6 +193,14 @@ def _pad(x: Tensor, height: int, width: int) -> Tensor:
 # Batches
 
 
+def check_batch_size(split, batch_size: int, world: int) -> None:
+    """Raise a `UsageError` if one batch of all processes is larger than the split; a stream's length is not known."""
+    if not isinstance(split, StreamSplit) and batch_size * world > len(split):
+        raise UsageError(
+            f"--batch_size is {batch_size}; it must be at most {len(split) // world} for this training set"
+        )
+
+
 def batches(split, batch_size: int, seed: int, first: int, rank: int, world: int, workers: int = 0) -> Iterator:
     """Training batches without end, from batch number `first` on: this process's share of each.
 

@@ -275,7 +275,7 @@ class VAEPipeline(DiffusionPipeline):
 
         Section 5.2 of arXiv 1509.00519. A conditional model needs the class of each x.
         """
-        return self.encode(x, class_labels).var(0) > threshold
+        return self.encode(x, class_labels).var(0, correction=0) > threshold
 
     # What the data spec decides
 

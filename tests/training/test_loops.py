@@ -76,6 +76,34 @@ def test_training_lowers_the_validation_loss(tmp_path):
     assert list(folder.rglob("events.out.tfevents*"))
 
 
+def test_a_handful_of_own_images_trains_without_validation(tmp_path):
+    from PIL import Image
+
+    for i in range(9):
+        (tmp_path / "mine" / "cat").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * i).save(tmp_path / "mine" / "cat" / f"{i}.png")
+    folder = tiny(tmp_path / "run", "--dataset", tmp_path / "mine", "--batch_size", 4, "--output", "logistic")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished" and record["dataset"]["id"] == "mine"
+
+
+def test_a_streamed_set_trains_and_says_what_resuming_cannot_restore(tmp_path, capsys):
+    import numpy as np
+    from datasets import ClassLabel, Dataset, Features, Image
+    from PIL import Image as Picture
+
+    pictures = [Picture.fromarray(p) for p in np.random.default_rng(0).integers(0, 256, (400, 8, 8), dtype=np.uint8)]
+    features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
+    rows = {"image": pictures, "label": [i % 2 for i in range(400)]}
+    (tmp_path / "set").mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train-0.parquet")
+    words = ("--dataset", tmp_path / "set", "--streaming", "true", "--conditional", "true")
+    folder = tiny(tmp_path / "run", *words)
+    shutil.rmtree(folder / "checkpoints" / "step-00000012")
+    tiny(folder, *words, "--resume", "true")
+    assert "the weights will differ" in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
     first, second, third = (tiny(tmp_path / n, "--seed", s) for n, s in (("a", 1), ("b", 1), ("c", 2)))
     assert_same_weights(first, second)
@@ -317,7 +345,7 @@ def test_bad_options_are_one_line(tmp_path, words, message):
     with pytest.raises(UsageError) as error:
         tiny(tmp_path / "run", *words)
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()  # the corrected command may use the folder
 
 
 def test_bad_options_end_with_exit_code_2(tmp_path):

@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
@@ -354,11 +355,24 @@ class Run:
         """Write the finished pipeline into the run folder and close the record."""
         if self.is_main:
             with self.saving():
-                make_pipeline(model).save_pretrained(self.folder)
+                self._export(make_pipeline(model))
                 self._write_record(status="finished", step=step)
             minutes = self.record["seconds"] / 60
             self.say(f"finished {step} steps in {minutes:.1f} minutes; the pipeline is in {self.folder}")
         self.close()
+
+    def _export(self, pipeline) -> None:
+        """Save beside the run first, so that a full disk leaves no half-written pipeline."""
+        temporary = self.folder / ".export.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            pipeline.save_pretrained(temporary)
+            for part in temporary.iterdir():
+                if (self.folder / part.name).is_dir():
+                    shutil.rmtree(self.folder / part.name)
+                os.replace(part, self.folder / part.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def close(self) -> None:
         for number, handler in self.handlers.items():
@@ -401,8 +415,11 @@ class Run:
 
     def load_best(self, average: nn.Module) -> None:
         """The best averaged weights so far; the last ones where they cannot be read (main process)."""
+        folder = self.folder / "checkpoints" / "best"
+        if not folder.exists():
+            return  # nothing to validate on
         try:
-            facts = load_checkpoint(self.folder / "checkpoints" / "best", {"average": average})
+            facts = load_checkpoint(folder, {"average": average})
             self.record["best"] = {"step": facts["step"], "validation": facts["validation"]}
         except ValueError as error:
             self.say(f"the best checkpoint cannot be used ({error}); exporting the last weights")
@@ -428,7 +445,7 @@ class Run:
         """Turn a failure to write into one line that says what is still there."""
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except (OSError, SafetensorError) as error:
             last = self.checkpoints[-1] if self.checkpoints else "none"
             raise UsageError(
                 f"--output_dir {self.folder}: cannot be written ({error}); the last whole checkpoint is {last}, "
@@ -530,7 +547,7 @@ class Run:
             write_atomically(self.folder / "samples.png", picture)
 
 
-def unwrapped_forward_copy(model: nn.Module) -> nn.Module:
+def export_copy(model: nn.Module) -> nn.Module:
     """A copy for exporting, in float32 on the CPU."""
     return copy.deepcopy(model).float().cpu()
 

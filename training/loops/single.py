@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data import DataSource, in_order, mix, prepare
-from training.loops.common import Run, average_of, learning_rate_at, mean_over_processes, unwrapped_forward_copy
+from training.data import DataSource, check_batch_size, in_order, mix, prepare
+from training.loops.common import Run, average_of, export_copy, learning_rate_at, mean_over_processes
 
 VALIDATION_ROWS = 10_000
 INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
@@ -36,6 +36,7 @@ def train(
         UsageError: the options and the data do not fit, or the folder cannot be written.
     """
     options, accelerator = run.options, run.accelerator
+    check_batch_size(source.train, options.batch_size, run.world)  # before anything is written
     spec = model.config.data_spec
     model.to(accelerator.device)
     average = average_of(model, options.ema_decay)
@@ -60,6 +61,8 @@ def train(
         if not run.is_main:
             return
         figures = validate(run, source, average.module, loss)
+        if figures is None:
+            return
         more, warnings = inspect(make_pipeline(average.module), source)
         run.log(step, {**figures, **more})
         for warning in warnings:
@@ -135,14 +138,15 @@ def train(
         batches.close()
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
-    run.finish(step, make_pipeline, unwrapped_forward_copy(average.module))
+    run.finish(step, make_pipeline, export_copy(average.module))
 
 
 @torch.no_grad()
-def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> dict[str, float]:
+def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> dict[str, float] | None:
     """The loss over the validation split, in float32, with the same noise at every call.
 
-    Returns {"validation": mean loss, "validation_<term>": mean} in the units of `loss`.
+    Returns {"validation": mean loss, "validation_<term>": mean} in the units of `loss`, or None if the split is empty,
+    as that of a handful of own images can be.
     """
     spec, device = model.config.data_spec, run.accelerator.device
     was_training = model.training
@@ -156,5 +160,7 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> 
             totals[name] = totals.get(name, 0.0) + value.item() * len(x)
         count += len(x)
     model.train(was_training)
+    if count == 0:
+        return None
     means = {name: value / count for name, value in totals.items()}
     return {"validation": means.pop("loss"), **{f"validation_{name}": value for name, value in means.items()}}
