@@ -201,6 +201,8 @@ class VAEModel(ModelMixin, ConfigMixin):
         width: hidden units of the MLP, or channels at half resolution, doubled at each further level; even for conv.
         num_blocks: residual blocks in each net (MLP), or at each resolution (conv).
         num_levels: how often the conv net halves the image.
+        encoder_width, encoder_blocks: an MLP encoder of this size before a conv decoder, where given: an encoder that
+            sees the whole image at once brings q(z|x) closer to the posterior, and costs little.
         dropout: probability inside the residual blocks, in training only.
         conditional: whether the class c is given to both nets.
 
@@ -218,6 +220,8 @@ class VAEModel(ModelMixin, ConfigMixin):
         width: int = 256,
         num_blocks: int = 1,
         num_levels: int = 2,
+        encoder_width: int | None = None,
+        encoder_blocks: int = 1,
         dropout: float = 0.0,
         conditional: bool = False,
     ):
@@ -245,12 +249,16 @@ class VAEModel(ModelMixin, ConfigMixin):
         self.size = math.prod(shape)
         self.num_classes = data_spec["num_classes"] if conditional else 0
         params = 2 if output == "logistic" else 1  # numbers the decoder gives for each entry of x
+        code, values, classes = 2 * latent_dim, params * self.size, self.num_classes
         if network == "mlp":
-            self.encoder = MLP(self.size, 2 * latent_dim, width, num_blocks, dropout, self.num_classes)
-            self.decoder = MLP(latent_dim, params * self.size, width, num_blocks, dropout, self.num_classes)
+            self.encoder = MLP(self.size, code, width, num_blocks, dropout, classes)
+            self.decoder = MLP(latent_dim, values, width, num_blocks, dropout, classes)
         else:
-            common = (width, num_blocks, num_levels, dropout, self.num_classes)
-            self.encoder = ConvEncoder(shape, 2 * latent_dim, *common)
+            common = (width, num_blocks, num_levels, dropout, classes)
+            if encoder_width:
+                self.encoder = MLP(self.size, code, encoder_width, encoder_blocks, dropout, classes)
+            else:
+                self.encoder = ConvEncoder(shape, code, *common)
             self.decoder = ConvDecoder(latent_dim, shape, params * shape[0], *common)
         # one scale per channel, or per coordinate of a vector: see 3. above
         self.log_scale = nn.Parameter(torch.zeros(shape[0], *[1] * (len(shape) - 1))) if output == "gaussian" else None

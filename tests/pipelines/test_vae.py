@@ -132,6 +132,7 @@ def test_density_on_the_networks_range_becomes_density_on_pixels():
         {"network": "mlp", "num_blocks": 0, "conditional": True},
         {"network": "conv", "num_blocks": 1, "conditional": True},
         {"network": "conv", "output": "logistic"},
+        {"network": "conv", "encoder_width": 16, "conditional": True},
         {"network": "conv", "output": "gaussian"},
     ],
 )

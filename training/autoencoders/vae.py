@@ -37,6 +37,8 @@ class VAEOptions(DataOptions, RunOptions):
     width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
     num_blocks: int = option(1, "residual blocks in each net, or at each resolution", least=0)
     num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
+    encoder_width: int | None = option(None, "hidden units of an MLP encoder before a conv decoder", least=1)
+    encoder_blocks: int = option(1, "its residual blocks", least=0)
     dropout: float = option(0.0, "inside the residual blocks", least=0.0, most=0.9)
     conditional: bool = option(False, "give the class to both nets")
     beta: float = option(1.0, "weight of the KL; 1 is the bound itself", least=0.0)
@@ -51,7 +53,8 @@ class VAEOptions(DataOptions, RunOptions):
 
 def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
     spec = source.spec(**SPECS[options.output])
-    names = ("output", "network", "latent_dim", "width", "num_blocks", "num_levels", "dropout", "conditional")
+    names = ("output", "network", "latent_dim", "width", "num_blocks", "num_levels")
+    names += ("encoder_width", "encoder_blocks", "dropout", "conditional")
     try:
         return VAEModel(spec, **{name: getattr(options, name) for name in names})
     except ValueError as error:
