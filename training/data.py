@@ -26,12 +26,13 @@ from training.options import UsageError, option
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 SPLIT_SALT = b"genus split 1"  # changing it would move images between training and test
+VALIDATION_SHARE, TEST_SHARE = 1 / 30, 1 / 10  # of the rows, where a set brings no such split of its own
 PERMUTATION_SALT = 0x5EED
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A data set of the Hub with its column names and licence."""
+    """A data set of the Hub with its column names."""
 
     hub_id: str
     image_column: str
@@ -138,7 +139,7 @@ class DataSource:
     test: Dataset
 
     def spec(self, support: str, value_range=(0, 1), dequantization: str = "none", pad_to: int | None = None) -> dict:
-        """The data spec a model's config carries; see DESIGN in the README."""
+        """The data spec that a model's config carries; README, "Add a family", says what it holds."""
         shape = list(self.shape)
         if self.kind == "vector":
             support, value_range, dequantization = "real", None, "none"
@@ -234,7 +235,7 @@ def batches(split, batch_size: int, seed: int, first: int, rank: int, world: int
     yield from DataLoader(
         split,
         batch_sampler=Order(),
-        collate_fn=lambda batch: batch,
+        collate_fn=_as_is,
         num_workers=workers if isinstance(split, LazySplit) else 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: a loader that starts would otherwise draw from the step's noise
@@ -253,9 +254,22 @@ def _streamed(split: StreamSplit, batch_size: int, seed: int) -> Iterator:
         epoch += 1
 
 
+def _as_is(batch):
+    return batch
+
+
 def _stack(rows) -> tuple[Tensor, Tensor | None]:
     x, labels = zip(*rows, strict=True)
     return torch.stack(x), None if labels[0] is None else torch.stack(labels)
+
+
+def remember(split: StreamSplit, rows: int) -> ArraySplit:
+    """The first rows of a stream, in memory: what is measured again and again is fetched once."""
+    found = list(in_order(split, 500, rows))
+    if not found:
+        return ArraySplit(torch.empty(0), None)
+    labels = None if found[0][1] is None else torch.cat([labels for _, labels in found])
+    return ArraySplit(torch.cat([x for x, _ in found]), labels)
 
 
 def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -289,11 +303,19 @@ def load_data(options: DataOptions) -> DataSource:
         UsageError: unknown name, no such folder, a folder without images, images of mixed sizes, a missing column.
     """
     name = options.dataset
-    if name in TOYS:
-        return _toy(name)
-    if name == "digits":
-        return _digits(options)
-    return _through_datasets(options)
+    if name in ("digits", *TOYS):
+        if options.data_dir or options.streaming:
+            given = f"--data_dir {options.data_dir}" if options.data_dir else "--streaming true"
+            raise UsageError(f"{given}: {name} is embedded, there is nothing to read")
+        return _digits(options) if name == "digits" else _toy(name)
+    try:
+        return _through_datasets(options)
+    except UsageError:
+        raise
+    except Exception as error:  # what a damaged file raises depends on the library that meets it first
+        where = f"--data_dir {options.data_dir}" if options.data_dir else f"--dataset {name}"
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"{where}: cannot be read, {type(error).__name__}: {why}") from None
 
 
 def _digits(options: DataOptions) -> DataSource:
@@ -345,7 +367,8 @@ def _through_datasets(options: DataOptions) -> DataSource:
     tables = _tables(
         local, known.hub_id if known else name, options.streaming, "--data_dir" if options.data_dir else "--dataset"
     )
-    train = tables.get("train") or next(iter(tables.values()))
+    # a set without a training split trains on its first; taken out, so that nothing else is made of it
+    train = tables.pop("train" if "train" in tables else next(iter(tables)))
     image_column, label_column = _columns(train, options, known)
     sample = [row[image_column] for row in _head(train, image_column, 100)]
     mode = "L" if all(image.mode in ("L", "1", "LA") for image in sample) else "RGB"
@@ -359,14 +382,24 @@ def _through_datasets(options: DataOptions) -> DataSource:
         feature = train.features[label_column]
         class_names = list(getattr(feature, "names", []))
         if not class_names:
-            highest = max(train.unique(label_column)) if not options.streaming else -1
-            class_names = [str(c) for c in range(highest + 1)]
+            class_names = _classes_found(train, label_column, options)
             label_column = label_column if class_names else None
 
     make = _StreamMaker if options.streaming else _TableMaker
     splits = make(options, image_column, label_column, decode, shape).splits(tables, train)
     dataset_id = known.hub_id if known else (Path(name).name if local else name)
     return DataSource(name, dataset_id, "image", tuple(shape), class_names, *splits)
+
+
+def _classes_found(train, label_column: str, options: DataOptions) -> list[str]:
+    """Classes of a column that does not name them; none of a stream, which cannot be looked through."""
+    if options.streaming:
+        return []
+    found = train.unique(label_column)
+    if not all(isinstance(v, int) and v >= 0 for v in found):
+        odd = next(v for v in found if not (isinstance(v, int) and v >= 0))
+        raise UsageError(f"--label_column {label_column}: holds {odd!r}; classes must be whole numbers from 0 on")
+    return [str(c) for c in range(max(found) + 1)]
 
 
 def _tables(local: str | None, hub_id: str, streaming: bool, option_name: str) -> dict:
@@ -387,14 +420,22 @@ def _tables(local: str | None, hub_id: str, streaming: bool, option_name: str) -
     if parquet:
         by_split: dict[str, list[str]] = {}
         for path in parquet:
-            word = re.match(r"(train|test|validation|valid|val)", Path(path).name.lower())
-            by_split.setdefault(word[1] if word else "train", []).append(path)
+            by_split.setdefault(_split_of(Path(path).relative_to(local)), []).append(path)
         return dict(datasets.load_dataset("parquet", data_files=by_split, streaming=streaming))
     if not any(p.suffix.lower() in IMAGE_ENDINGS for p in files):
         raise UsageError(
             f"{option_name} {local}: holds no images and no parquet files; it needs one folder of images a class"
         )
     return dict(datasets.load_dataset("imagefolder", data_dir=local, streaming=streaming))
+
+
+def _split_of(path: Path) -> str:
+    """Which split a file belongs to, by its name (train-00000.parquet) or its folder (train/0000.parquet)."""
+    for part in reversed(path.parts):
+        word = re.match(r"(train|test|validation|valid|val)(?![a-z])", part.lower())
+        if word:
+            return word[1]
+    return "train"
 
 
 def _columns(table, options: DataOptions, known: KnownSet | None) -> tuple[str, str | None]:
@@ -463,16 +504,13 @@ class _Maker:
         validation = next((tables[k] for k in ("validation", "valid", "val") if k in tables), None)
         test = tables.get("test")
         # a set that brings its own validation or test split keeps it; the others are cut from the training rows
-        test_share = 0.1 if test is None else 0.0
-        validation_share = self.validation_share(train) if validation is None else 0.0
+        test_share = TEST_SHARE if test is None else 0.0
+        validation_share = VALIDATION_SHARE if validation is None else 0.0
         parts = self.cut(train, test_share, validation_share)
         for place, table in ((1, validation), (2, test)):
             if table is not None:
                 parts[place] = self.cut(table, 0.0, 0.0)[0]
         return parts
-
-    def validation_share(self, train) -> float:
-        return 0.05 if self.options.streaming else min(0.1, 2_000 / len(train))
 
 
 class _TableMaker(_Maker):
@@ -486,7 +524,10 @@ class _TableMaker(_Maker):
         x = self.decoded(table)
         labels = None
         if self.label_column:
-            labels = np.asarray(table.with_format("numpy")[self.label_column][:], dtype=np.int64)
+            labels = np.array([-1 if v is None else v for v in table[self.label_column]])
+            if labels.dtype.kind not in "iu" or labels.min() < 0:
+                raise UsageError(f"--label_column {self.label_column}: some rows have no class, or none from 0 on")
+            labels = labels.astype(np.int64)
         return _cut(x, labels, where, test, validation)
 
     def decoded(self, table) -> np.ndarray:
@@ -562,7 +603,12 @@ class _Within:
 
 
 def _encoded(image: dict) -> bytes:
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    if image["bytes"] is not None:
+        return image["bytes"]
+    from datasets.utils.file_utils import xopen  # a streamed folder's paths are addresses
+
+    with xopen(image["path"], "rb") as file:
+        return file.read()
 
 
 # Two-dimensional sets

@@ -1,6 +1,6 @@
 """Options of every command: one dataclass, read from the command line and from a YAML file, checked in one place.
 
-A field may carry bounds in its metadata: `least`, `most` (inclusive) and `above` (exclusive). `option(...)` makes one.
+A field may carry bounds in its metadata: `least`, `most` (inclusive), `above` and `below` (exclusive). `option(...)` makes one.
 Bad input is a `UsageError`: `command_line` prints it as one line and ends with exit code 2.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-BOUNDS = ("least", "most", "above")
+BOUNDS = ("least", "most", "above", "below")
 
 
 class UsageError(Exception):
@@ -43,9 +43,9 @@ class LineParser(argparse.ArgumentParser):
         raise UsageError(re.sub(r"^argument (--\w+)(/[-\w]+)*", r"\1", message))
 
 
-def option(default, help: str, least=None, most=None, above=None):
+def option(default, help: str, least=None, most=None, above=None, below=None):
     """A dataclass field with a help text and bounds."""
-    metadata = {"help": help, "least": least, "most": most, "above": above}
+    metadata = {"help": help, "least": least, "most": most, "above": above, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -128,6 +128,8 @@ def check(options) -> None:
             raise UsageError(f"--{field.name} is {value}; it must be at most {bounds['most']}")
         if bounds.get("above") is not None and value <= bounds["above"]:
             raise UsageError(f"--{field.name} is {value}; it must be above {bounds['above']}")
+        if bounds.get("below") is not None and value >= bounds["below"]:
+            raise UsageError(f"--{field.name} is {value}; it must be below {bounds['below']}")
 
 
 def command_line(main: Callable[[], None]) -> None:

@@ -15,10 +15,13 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from training.options import LineParser, UsageError, command_line
 
@@ -35,7 +38,7 @@ def build(source: Path, to: Path) -> None:
         UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
     """
     index = read_index(source)
-    with replacing(to) as folder:
+    with replacing(to, source, portable=True) as folder:
         pipeline_file = _pipeline_file(index["_class_name"])
         module = _add_code(pipeline_file, folder)
         portable = {**index, "_class_name": [module, index["_class_name"]]}
@@ -58,7 +61,7 @@ def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
         UsageError: `source` is no finished run, or `to` holds something else.
     """
     index = read_index(source)
-    with replacing(to) as folder:
+    with replacing(to, source, portable=False) as folder:
         _write_json(folder / "model_index.json", index)
         for name in components(index):
             _copy_component(source / name, folder / name, dtype)
@@ -73,8 +76,15 @@ def read_index(source: Path) -> dict:
     if not file.is_file():
         state = "it is an unfinished run" if (source / "run.json").is_file() else "there is no model_index.json in it"
         raise UsageError(f"{source}: not a finished run or checkpoint; {state}")
-    index = json.loads(file.read_text())
-    if isinstance(index["_class_name"], list):
+    try:
+        index = json.loads(file.read_text())
+        class_name = index["_class_name"]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{file}: is cut short, or no pipeline's index") from None
+    missing = [name for name in components(index) if not (source / name).is_dir()]
+    if missing:
+        raise UsageError(f"{source}: its component {missing[0]} is missing")
+    if isinstance(class_name, list):
         raise UsageError(f"{source}: is a portable folder already; give the run or checkpoint it was built from")
     return index
 
@@ -95,12 +105,31 @@ def _pipeline_file(class_name: str) -> Path:
 
 
 class replacing:
-    """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not."""
+    """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not.
 
-    def __init__(self, to: Path):
+    Only what the same call made before is replaced: a portable folder, or a checkpoint.
+    """
+
+    def __init__(self, to: Path, source: Path, portable: bool):
         self.to = to
-        if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / "model_index.json").is_file())):
+        if to.exists() and (to.resolve() == source.resolve() or not self._ours(portable)):
             raise UsageError(f"{to}: holds something else; give a new folder, or one that was built before")
+
+    def _ours(self, portable: bool) -> bool:
+        if not self.to.is_dir():
+            return False
+        names = {p.name for p in self.to.iterdir()}
+        if not names:
+            return True
+        if names & {"checkpoints", "log.jsonl"}:
+            return False  # a run
+        try:
+            class_name = json.loads((self.to / "model_index.json").read_text())["_class_name"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if portable:
+            return isinstance(class_name, list) and bool(re.search("_[0-9a-f]{6}$", class_name[0]))
+        return isinstance(class_name, str) and "run.json" in names
 
     def __enter__(self) -> Path:
         try:
@@ -117,7 +146,7 @@ class replacing:
             os.replace(self.folder, self.to)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | SafetensorError):
             raise UsageError(f"{self.to}: cannot be written ({error})") from None
 
 
@@ -161,6 +190,8 @@ def _copy_record(source: Path, folder: Path) -> None:
     if (source / "run.json").is_file():
         record = json.loads((source / "run.json").read_text())
         record["options"] = {k: v for k, v in record["options"].items() if k not in LOCAL_OPTIONS}
+        record["options"] = {k: _public(v) for k, v in record["options"].items()}
+        record["dataset"] = {k: _public(v) for k, v in record["dataset"].items()}
         record["command"] = _public_command(record["command"])
         _write_json(folder / "run.json", record)
     for name in ("results.json", *PICTURES):
@@ -178,8 +209,15 @@ def _public_command(command: str) -> str:
             while not value and words and not words[0].startswith("--"):
                 words.pop(0)
         else:
-            kept.append(word)
+            kept.append(_public(word))
     return shlex.join(kept)
+
+
+def _public(value):
+    """A path of the machine that a run was made on, cut to its last part; anything else as it is."""
+    if isinstance(value, str) and (value.startswith(("/", "./", "../", "~")) or re.match(r"[A-Za-z]:\\", value)):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
 
 
 def _write_json(file: Path, content: dict) -> None:

@@ -198,7 +198,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         output: "bernoulli" (binary), "logistic" (discretised, 8-bit) or "gaussian" (real, or 8-bit dequantised).
         network: "mlp" or "conv".
         latent_dim: D of z.
-        width: hidden units of the MLP, or channels at half resolution, doubled at each further level; even for conv.
+        width: hidden units of the MLP, or channels at half resolution, doubled at each further level.
         num_blocks: residual blocks in each net (MLP), or at each resolution (conv).
         num_levels: how often the conv net halves the image.
         encoder_width, encoder_blocks: an MLP encoder of this size before a conv decoder, where given: an encoder that
@@ -238,10 +238,16 @@ class VAEModel(ModelMixin, ConfigMixin):
             raise ValueError(
                 "a gaussian output on 8-bit data needs dequantization 'uniform' for its density to be finite"
             )
+        if output == "logistic" and list(data_spec["range"]) != [-1, 1]:
+            raise ValueError(
+                f"a logistic output works on the range [-1, 1], but the data spec has {data_spec['range']}"
+            )
         if conditional and not data_spec.get("num_classes"):
             raise ValueError("conditional is True, but the data has no classes")
         if network not in ("mlp", "conv"):
             raise ValueError(f"network is {network!r}; it must be mlp or conv")
+        if network == "mlp" and encoder_width:
+            raise ValueError(f"encoder_width is {encoder_width}, but only network 'conv' takes an encoder of its own")
         if network == "conv" and len(shape) != 3:
             raise ValueError(f"network 'conv' takes images (C, H, W), but x has shape {shape}")
 
@@ -287,7 +293,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         if self.config.output == "gaussian":
             return h.reshape(-1, *self.shape), self.log_scale.float().clamp(min=-8)
         h = h.reshape(len(z), 2, *self.shape)
-        return h[:, 0], (h[:, 1] - 2).clamp(min=-8)  # starts near a scale of a seventh of the range
+        return h[:, 0], (h[:, 1] - 2).clamp(min=-8)
 
     def output_log_prob(self, x: Tensor, z: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """log p(x|z, c): (B, *shape), (B, D) -> (B,), nats."""

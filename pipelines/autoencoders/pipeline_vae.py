@@ -154,7 +154,8 @@ class VAEPipeline(DiffusionPipeline):
         """A lower bound on log p(x), or on log p(x|c): (B,), nats.
 
         The mean over `num_samples` draws of z; the KL is in closed form. A conditional model without `class_labels`
-        bounds the marginal over equally likely classes, log mean_c exp(elbo(x|c)).
+        bounds the marginal over equally likely classes, with the class as one more latent: sum_c r_c (elbo(x|c) -
+        log r_c - log C), where r is the softmax of the classes' bounds, estimated from draws of its own.
         """
         reconstruction, kl = self.elbo_terms(x, num_samples, class_labels, generator)
         return reconstruction - kl
@@ -163,29 +164,31 @@ class VAEPipeline(DiffusionPipeline):
     def elbo_terms(self, x, num_samples: int = 1, class_labels=None, generator=None) -> tuple[Tensor, Tensor]:
         """The two terms of the bound, E_q log p(x|z) and KL(q(z|x) || p(z)): (B,) each, nats; elbo is their difference.
 
-        A conditional model without `class_labels` weights each class by its posterior under the bound; the entropy
-        that this adds is counted in the first term.
+        A conditional model without `class_labels` averages both over r(c|x), see `elbo`; KL(r || uniform) is part of
+        the second.
         """
 
-        def terms(x, labels):
+        def terms(x, labels, count):
             total = 0.0
-            for _ in range(num_samples):
+            for _ in range(count):
                 seen = self._to_network(x, generator)
                 mean, logvar = self.vae.encode(seen, labels)
                 z = mean + torch.exp(0.5 * logvar) * self._noise(mean.shape, generator)
                 kl = self._kl(mean, logvar)
                 total = total + torch.stack([self.vae.output_log_prob(seen, z, labels), kl])
-            return total / num_samples
+            return total / count
 
         x = self._check_x(x, on_support=True)
         self._check_count("num_samples", num_samples)
         if self._num_classes and class_labels is None:
-            by_class = torch.stack([terms(x, labels) for labels in self._each_class(len(x))])  # (C, 2, B)
-            elbo = torch.logsumexp(by_class[:, 0] - by_class[:, 1], 0) - math.log(self._num_classes)
-            weight = torch.softmax(by_class[:, 0] - by_class[:, 1], 0)
-            kl = (weight * by_class[:, 1]).sum(0)
-            return elbo + kl, kl
-        reconstruction, kl = terms(x, self._labels(class_labels, len(x), generator))
+            classes = self._each_class(len(x))
+            # r and what it weights come from different draws: from the same ones the bound would be too high
+            guess = torch.stack([terms(x, labels, 1) for labels in classes])  # (C, 2, B)
+            log_r = torch.log_softmax(guess[:, 0] - guess[:, 1], 0)
+            by_class = torch.stack([terms(x, labels, num_samples) for labels in classes])
+            reconstruction, kl = (log_r.exp()[:, None] * by_class).sum(0)
+            return reconstruction, kl + (log_r.exp() * log_r).sum(0) + math.log(self._num_classes)
+        reconstruction, kl = terms(x, self._labels(class_labels, len(x), generator), num_samples)
         return reconstruction, kl
 
     @torch.no_grad()
@@ -303,6 +306,8 @@ class VAEPipeline(DiffusionPipeline):
         if not isinstance(generator, list):
             device = generator.device if generator is not None else self.device
             return make(tuple(shape), generator=generator, device=device).to(self.device)
+        if len(generator) != shape[0]:
+            raise ValueError(f"generator holds {len(generator)} generators for {shape[0]} samples; they must agree")
         rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
         return torch.stack(rows).to(self.device)
 

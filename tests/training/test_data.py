@@ -6,7 +6,7 @@ import operator
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from training.data import (
@@ -93,10 +93,39 @@ def test_memory_mapped_streamed_and_in_memory_rows_are_the_same_split_alike(parq
         expected, expected_labels = next(in_order(memory.test, 16))
         assert torch.equal(x, expected) and torch.equal(labels, expected_labels)
     streamed = rows_of(stream.train), rows_of(stream.validation)
-    # a stream cuts a larger share for validation, since it cannot count its rows; none of it is trained on
-    assert not streamed[0] & streamed[1] and streamed[0] | streamed[1] == rows_of(memory.train) | rows_of(
-        memory.validation
-    )
+    assert streamed == (rows_of(memory.train), rows_of(memory.validation))
+
+
+def test_a_set_with_only_a_test_split_trains_on_none_of_its_test_rows(parquet):
+    (parquet / "train-00000-of-00001.parquet").unlink()
+    source = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet)))
+    assert rows_of(source.train) and rows_of(source.test) and not rows_of(source.train) & rows_of(source.test)
+
+
+def test_splits_are_told_by_folders_too(parquet):
+    for name in ("train", "test"):
+        (parquet / name).mkdir()
+        (parquet / f"{name}-00000-of-00001.parquet").rename(parquet / name / "0000.parquet")
+    source = load_data(DataOptions(dataset="cifar10", data_dir=str(parquet)))
+    assert len(source.test) == 40 and len(source.train) + len(source.validation) == 300
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [0, None], [-1, 3]])
+def test_classes_that_are_no_numbers_are_refused(tmp_path, labels):
+    rows = {"image": pictures(40), "label": [labels[i % 2] for i in range(40)]}
+    Dataset.from_dict(rows, features=Features({"image": Image(), "label": Value("string" if labels[0] == "a" else "int64")})).to_parquet(tmp_path / "train.parquet")  # fmt: skip
+    with pytest.raises(UsageError, match="--label_column label: holds"):
+        load_data(DataOptions(dataset=str(tmp_path)))
+
+
+def test_damaged_files_are_one_line(parquet, image_folder):
+    file = parquet / "train-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(UsageError, match=r"--data_dir .*: cannot be read, "):
+        load_data(DataOptions(dataset="cifar10", data_dir=str(parquet)))
+    (image_folder / "cat" / "000.png").write_bytes(b"not a picture")
+    with pytest.raises(UsageError, match=r"--dataset .*: cannot be read, "):
+        load_data(DataOptions(dataset=str(image_folder)))
 
 
 def test_decoded_once(parquet, monkeypatch):

@@ -320,7 +320,7 @@ def test_a_full_disk_stops_in_one_line_and_keeps_the_last_checkpoint(tmp_path):
 def test_a_collapsed_posterior_is_warned_of(tmp_path, capsys):
     folder = tiny(tmp_path / "run", "--max_steps", 200, "--beta", 1000, "--kl_warmup_steps", 0, "--eval_every", 100)
     assert "posterior collapse: 0 of 4 latent units are active" in capsys.readouterr().err
-    assert any("posterior collapse" in w for w in json.loads((folder / "run.json").read_text())["warnings"])
+    assert any("posterior collapse" in w["message"] for w in json.loads((folder / "run.json").read_text())["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -330,6 +330,9 @@ def test_a_collapsed_posterior_is_warned_of(tmp_path, capsys):
         (["--batch_size", str(10**9)], "--batch_size is 1000000000; it must be at most 1285"),
         (["--learning_rate", "nan"], "--learning_rate is nan; it must be a finite number"),
         (["--learning_rate", "0"], "--learning_rate is 0.0; it must be above 0.0"),
+        (["--adam_beta2", "1"], "--adam_beta2 is 1.0; it must be below 1.0"),
+        (["--encoder_width", "8"], "encoder_width is 8, but only network 'conv'"),
+        (["--data_dir", "somewhere"], "--data_dir somewhere: digits is embedded"),
         (["--learning_rate", "fast"], "--learning_rate: invalid float value: 'fast'"),
         (["--max_step", "5"], "--max_step is not an option; did you mean --max_steps?"),
         (["--dataset", "mnits"], "--dataset mnits: not known"),

@@ -111,6 +111,7 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, portable,
         (tmp_path / "nowhere", tmp_path / "to", "not a finished run or checkpoint"),
         (portable, tmp_path / "to", "is a portable folder already"),
         (tiny_run, precious, "holds something else"),
+        (tiny_run, tiny_run, "holds something else"),
     ):
         done = run_module("training.publish", source, "--to", to)
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1

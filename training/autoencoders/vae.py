@@ -12,7 +12,7 @@ import torch
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data import DataOptions, DataSource, in_order, load_data
+from training.data import DataOptions, DataSource, in_order, load_data, prepare
 from training.loops.common import Run, RunOptions, load_weights
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
@@ -85,7 +85,10 @@ def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units on the validation split, and a warning of posterior collapse."""
     x, labels = next(in_order(source.validation, 1_000))
-    x = x.float() if source.kind == "vector" else x.float() / 255
+    if pipeline.data_spec["support"] == "binary":
+        x = prepare(x, pipeline.data_spec, torch.Generator().manual_seed(0))
+    else:
+        x = x.float() if source.kind == "vector" else x.float() / 255
     active = pipeline.active_units(x, labels if pipeline.vae.config.conditional else None)
     number, total = int(active.sum()), len(active)
     warnings = []

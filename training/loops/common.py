@@ -57,7 +57,7 @@ class RunOptions:
     lr_scheduler: str = option("cosine", "constant, linear or cosine, after the warm-up")
     lr_warmup_steps: int = option(100, "steps in which the learning rate rises from zero", least=0)
     weight_decay: float = option(0.0, "of AdamW", least=0.0)
-    adam_beta2: float = option(0.99, "of AdamW", least=0.0, most=1.0)
+    adam_beta2: float = option(0.99, "of AdamW", least=0.0, below=1.0)
     max_grad_norm: float = option(100.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
     ema_decay: float = option(
         0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
@@ -102,11 +102,13 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def update(averages, currents, n):
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+    def update(averages, currents, _):
+        n = int(average.n_averaged)  # kept on the CPU; the argument is a copy on the device, for which a GPU would wait
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + n) / (10 + n)))
 
     # made before Accelerate wraps `forward`: a copy made later would call the original's
-    return AveragedModel(model, multi_avg_fn=update)
+    average = AveragedModel(model, multi_avg_fn=update)
+    return average.eval()  # it is only measured and drawn from
 
 
 def learning_rate_at(step: int, options: RunOptions) -> float:
@@ -259,6 +261,7 @@ class Run:
         self.is_main = self.accelerator.is_main_process
         self.record = {}
         self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         torch.manual_seed(mix(options.seed, -1))  # the initial weights, the same on every process
 
     # the folder
@@ -270,7 +273,7 @@ class Run:
         if record is None:
             if options.resume:
                 raise UsageError(f"--resume: there is no run in --output_dir {self.folder}")
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self.folder.is_dir() and any(not p.name.endswith(".tmp") for p in self.folder.iterdir()):
                 raise UsageError(
                     f"--output_dir {self.folder}: holds files that are no run; give an empty or new folder"
                 )
@@ -296,9 +299,11 @@ class Run:
 
     def _read_record(self) -> dict | None:
         try:
-            return json.loads((self.folder / "run.json").read_text())
+            record = json.loads((self.folder / "run.json").read_text())
         except (OSError, json.JSONDecodeError):
             return None
+        whole = isinstance(record, dict) and {"family", "status", "options"} <= record.keys()
+        return record if whole else None
 
     def _check_tracker(self) -> None:
         if self.trackers is not None:
@@ -309,9 +314,9 @@ class Run:
 
     def _clear(self) -> None:
         """Remove what a run wrote; files that are not a run's stay."""
-        for name in ("run.json", "log.jsonl", "samples.png", "curve.png", "model_index.json"):
-            (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        for name in ("log.jsonl", "samples.png", "curve.png", "model_index.json", "run.json"):  # the record goes last
+            (self.folder / name).unlink(missing_ok=True)
 
     # beginning and end
 
@@ -337,7 +342,7 @@ class Run:
             "device": _device(self.accelerator.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "best": None,
-            "warnings": old.get("warnings", []) if options.resume else [],
+            "warnings": [w for w in old.get("warnings", []) if options.resume and w["step"] <= step],
         }
         if self.is_main:
             with self.saving():
@@ -483,8 +488,8 @@ class Run:
         bad = [k for k, v in means.items() if not math.isfinite(v)]
         if not bad:
             return
-        # the loss is not finite whenever a term is not: name the term
-        term = next((k for k in bad if k != "loss"), "loss")
+        # the loss and the gradient are not finite whenever a term is not: name the term
+        term = min(bad, key=("gradient_norm", "loss").__contains__)
         last = self.checkpoints[-1] if self.checkpoints else "none"
         if self.is_main:
             self._write_record(status="not finite")
@@ -497,10 +502,10 @@ class Run:
         if self.is_main:
             tqdm.write(message, file=sys.stderr)
 
-    def warn(self, message: str) -> None:
+    def warn(self, step: int, message: str) -> None:
         """Say it, and keep it in run.json."""
-        self.say(f"warning: {message}")
-        self.record["warnings"].append(message)
+        self.say(f"warning: step {step}: {message}")
+        self.record["warnings"].append({"step": step, "message": message})
 
     def progress(self, step: int) -> tqdm:
         return tqdm(
@@ -566,6 +571,10 @@ def _command(resume: bool = False) -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     start = f"python -m {spec.name}" if spec else f"python {Path(sys.argv[0]).name}"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:  # as many processes again, or the weights would differ
+        cpu = "" if torch.cuda.is_available() else "ACCELERATE_USE_CPU=true "
+        start = start.replace("python", f"{cpu}torchrun --nproc_per_node {processes}", 1)
     words = [w for i, w in enumerate(sys.argv[1:], 1) if not _about_resuming(i)]
     if resume:
         words += ["--resume", "true"]

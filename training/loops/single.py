@@ -13,10 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data import DataSource, check_batch_size, in_order, mix, prepare
+from training.data import DataSource, StreamSplit, check_batch_size, in_order, mix, prepare, remember
 from training.loops.common import Run, average_of, export_copy, learning_rate_at, mean_over_processes
 
-VALIDATION_ROWS = 10_000
+VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
 INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
 
 
@@ -38,6 +38,8 @@ def train(
     options, accelerator = run.options, run.accelerator
     check_batch_size(source.train, options.batch_size, run.world)  # before anything is written
     spec = model.config.data_spec
+    if isinstance(source.validation, StreamSplit):
+        source.validation = remember(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
     average = average_of(model, options.ema_decay)
     optimizer = torch.optim.AdamW(
@@ -66,7 +68,7 @@ def train(
         more, warnings = inspect(make_pipeline(average.module), source)
         run.log(step, {**figures, **more})
         for warning in warnings:
-            run.warn(f"step {step}: {warning}")
+            run.warn(step, warning)
         run.save_best(step, figures["validation"], average.module)
         run.draw_curve()
 
@@ -102,7 +104,10 @@ def train(
                     terms = loss(wrapped, x, class_labels, step)
                     accelerator.backward(terms["loss"])
                     if accelerator.sync_gradients and options.max_grad_norm:
-                        accelerator.clip_grad_norm_(parameters, options.max_grad_norm)
+                        norm = accelerator.clip_grad_norm_(parameters, options.max_grad_norm)
+                        # fp16 may overflow: its scaler then skips the step by itself
+                        if options.mixed_precision != "fp16":
+                            sums["gradient_norm"] = norm
                     optimizer.step()
                     optimizer.zero_grad()
                 for name, value in terms.items():
@@ -111,7 +116,7 @@ def train(
             # -------------------------------
             step += 1
             seen += options.batch_size * run.world * options.gradient_accumulation_steps
-            stop = torch.tensor(float(run.stop_signal is not None), device=accelerator.device)
+            stop = torch.full((), float(run.stop_signal is not None), device=accelerator.device)
             pending.append((step, {**sums, "stop": stop}))
             bar.update()
 
@@ -149,8 +154,6 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> 
     as that of a handful of own images can be.
     """
     spec, device = model.config.data_spec, run.accelerator.device
-    was_training = model.training
-    model.eval()
     totals, count = {}, 0
     for number, (x, class_labels) in enumerate(in_order(source.validation, 500, VALIDATION_ROWS)):
         torch.manual_seed(mix(run.options.seed, -2, number))  # each training step seeds anew, so none is disturbed
@@ -159,7 +162,6 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> 
         for name, value in terms.items():
             totals[name] = totals.get(name, 0.0) + value.item() * len(x)
         count += len(x)
-    model.train(was_training)
     if count == 0:
         return None
     means = {name: value / count for name, value in totals.items()}

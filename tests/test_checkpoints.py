@@ -1,0 +1,61 @@
+"""The weights in the box: they load as they are published, draw, and beat a model that knows no structure."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from tests.conftest import ROOT
+from training.data import DataOptions, in_order, load_data, prepare
+from training.publish import build
+
+FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda p: p.name, scope="module")
+def folder(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pipe(folder, tmp_path_factory):
+    portable = tmp_path_factory.mktemp("portable") / folder.name
+    build(folder, portable)
+    return DiffusionPipeline.from_pretrained(portable, trust_remote_code=True)
+
+
+def test_the_box_is_not_empty():
+    assert {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits"} <= {p.name for p in FOLDERS}
+
+
+def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
+    record = json.loads((folder / "run.json").read_text())
+    words = record["command"].split()
+    assert record["status"] == "finished" and words[:2] == ["python", "-m"]
+    assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
+    assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
+    assert not {"output_dir", "data_dir"} & record["options"].keys()
+
+
+def test_it_draws_and_measures_its_own_samples(pipe):
+    images = pipe(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="pt").images
+    assert images.shape == (4, *pipe.data_spec["shape"]) and images.isfinite().all() and images.std() > 0.05
+    assert pipe.vae.dtype == torch.float32  # float16 in the file, full precision in use
+    likely = pipe.elbo((images > 0.5).float(), 4, generator=torch.Generator().manual_seed(0))
+    noise = (torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < images.mean()).float()
+    assert (likely > pipe.elbo(noise, 4, generator=torch.Generator().manual_seed(0)) + 10).all()
+
+
+def test_the_digits_are_explained_better_than_by_their_mean_image():
+    from pipelines.autoencoders.modeling_vae import VAEModel  # noqa: F401  diffusers wants it imported
+    from pipelines.autoencoders.pipeline_vae import VAEPipeline
+
+    source = load_data(DataOptions())
+    pipe = VAEPipeline.from_pretrained(Path(ROOT) / "checkpoints" / "vae-digits", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    x = prepare(next(in_order(source.test, 1_000))[0], pipe.data_spec, generator)
+    mean = source.train.x.float().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
+    independent = torch.distributions.Bernoulli(mean).log_prob(x).sum((1, 2, 3)).mean()
+    assert pipe.elbo(x, 10, generator=generator).mean() > independent + 3
