@@ -228,7 +228,7 @@ with gr.Blocks(title="Genus: variational autoencoder") as demo:
         gr.Markdown("**No model is set.** Start the page with `MODEL_ID=user/vae-mnist`, or a portable folder.")
     first = next(iter(MODELS), None)
     start_classes = classes_of(first) if first else 0
-    choices = [ANY, *(str(c) for c in range(start_classes))]
+    choices = [ANY, *(str(c) for c in range(start_classes or 10))]  # ten, for callers of the API who choose a model
     with gr.Row():
         model = gr.Dropdown(list(MODELS), value=first, label="Model", elem_id="model", scale=1)
     with gr.Tab("Sample"), gr.Row():
