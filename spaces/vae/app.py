@@ -73,7 +73,12 @@ def pick(name: str):
         )
     if name not in MODELS:
         raise gr.Error(f"model is {name!r}; it must be one of {', '.join(MODELS)}", print_exception=False)
-    return load(name)
+    try:
+        return load(name)
+    except gr.Error:
+        raise
+    except Exception as error:
+        raise gr.Error(f"{name} cannot be loaded: {str(error).splitlines()[0]}", print_exception=False) from None
 
 
 def chosen_class(name: str, label: str) -> int | None:
@@ -224,10 +229,14 @@ def update_classes(model: str):
 
 with gr.Blocks(title="Genus: variational autoencoder") as demo:
     gr.Markdown(INTRO)
-    if not MODELS:
+    first, start_classes = next(iter(MODELS), None), 0
+    if first is None:
         gr.Markdown("**No model is set.** Start the page with `MODEL_ID=user/vae-mnist`, or a portable folder.")
-    first = next(iter(MODELS), None)
-    start_classes = classes_of(first) if first else 0
+    else:
+        try:
+            start_classes = classes_of(first)
+        except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
+            gr.Markdown(f"**`{MODELS[first]}` cannot be loaded:** {str(error).splitlines()[0]}")
     choices = [ANY, *(str(c) for c in range(start_classes or 10))]  # ten, for callers of the API who choose a model
     with gr.Row():
         model = gr.Dropdown(list(MODELS), value=first, label="Model", elem_id="model", scale=1)
