@@ -161,7 +161,7 @@ class DataSource:
 def prepare(x: Tensor, spec: dict, generator: torch.Generator | None = None) -> Tensor:
     """A stored batch -> float32 (B, *shape) in the range of the data spec.
 
-    - binary: each pixel is 1 with probability x / 255, drawn anew at each call (dynamic binarisation);
+    - binary: each pixel is 1 with probability x / 255, to within 2^-16, drawn anew at each call (dynamic binarisation);
     - 8-bit, dequantization "none": levels k / 255 scaled to the range;
     - 8-bit, dequantization "uniform": (k + u) / 256, u ~ U[0, 1), scaled to the range;
     - images smaller than the spec's shape are padded evenly with zeros before any of these;
@@ -173,14 +173,21 @@ def prepare(x: Tensor, spec: dict, generator: torch.Generator | None = None) -> 
     if tuple(x.shape[2:]) != (height, width):
         x = _pad(x, height, width)
     if spec["support"] == "binary":
-        # u in {0, ..., 254} and u < k has probability k / 255 exactly
-        u = torch.empty_like(x).random_(0, 255, generator=generator)
-        return (u < x).float()
+        return _drawn(x, generator)
     low, high = spec["range"]
     if spec["dequantization"] == "uniform":
         u = torch.rand(x.shape, generator=generator, device=x.device)
         return low + (high - low) * (x.float() + u) / 256
     return low + (high - low) * x.float() / 255
+
+
+def _drawn(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Levels k as ones with probability k / 255 (exact at 0 and 255, to within 2^-16 between), zeros otherwise."""
+    # one 64-bit draw serves four pixels: four times as fast as a draw for each
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
+    u = words.random_(-(2**63), None, generator=generator).view(torch.int16)[: x.numel()].view(x.shape)
+    # u + 2^15 is uniform on {0, ..., 65535} and 257 k / 65535 = k / 255; at the top, 65535 counts as 65534
+    return (u.clamp_(max=2**15 - 2) < x.to(torch.int16).mul_(257).sub_(2**15)).float()
 
 
 def _pad(x: Tensor, height: int, width: int) -> Tensor:

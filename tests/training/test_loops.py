@@ -20,7 +20,7 @@ from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, TINY, run_module
 from training.autoencoders import vae
 from training.data import load_data
-from training.loops.common import RunOptions, average_of, learning_rate_at, load_checkpoint, save_checkpoint
+from training.loops.common import Average, RunOptions, learning_rate_at, load_checkpoint, save_checkpoint
 from training.loops.single import Run, train
 from training.options import Stopped, UsageError, parse
 
@@ -143,13 +143,13 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
 
 def test_the_average_is_the_exponential_moving_average():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average, expected = average_of(model, 0.9), None
+    average, expected = Average(model, 0.9), None
     for n in range(20):
         with torch.no_grad():
             for p in model.parameters():
                 p.normal_()
             model[1].running_mean.fill_(n)
-        average.update_parameters(model)
+        average.update()
         now = [p.detach().clone() for p in model.parameters()]
         decay = min(0.9, (1 + n) / (10 + n))
         expected = (

@@ -34,7 +34,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from training.data import batches, mix
@@ -95,20 +94,31 @@ FREE = {
 # Weights
 
 
-def average_of(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights; buffers are copied.
+class Average(nn.Module):
+    """The exponential moving average of a model's weights, in `module`; buffers are copied.
 
-    The decay starts low, (1 + n) / (10 + n), so that the average forgets the initial weights.
+    The decay starts low, (1 + n) / (10 + n) after n steps, so that the average forgets the initial weights.
     """
 
-    @torch.no_grad()
-    def update(averages, currents, _):
-        n = int(average.n_averaged)  # kept on the CPU; the argument is a copy on the device, for which a GPU would wait
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + n) / (10 + n)))
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__()
+        # made before Accelerate wraps `forward`: a copy made later would call the original's
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.tensor(0))  # stays on the CPU: a GPU would have to be waited for
+        self.eval()  # it is only measured and drawn from
+        # listed once: walking through the modules at each step takes as long as averaging
+        self.pairs = [list(module.parameters()) for module in (self.module, model)]
+        self.buffer_pairs = [list(module.buffers()) for module in (self.module, model)]
 
-    # made before Accelerate wraps `forward`: a copy made later would call the original's
-    average = AveragedModel(model, multi_avg_fn=update)
-    return average.eval()  # it is only measured and drawn from
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the model's present weights."""
+        n = int(self.n_averaged)
+        torch._foreach_lerp_(*self.pairs, 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0)
+        if self.buffer_pairs[0]:
+            torch._foreach_copy_(*self.buffer_pairs)
+        self.n_averaged += 1
 
 
 def learning_rate_at(step: int, options: RunOptions) -> float:
@@ -469,7 +479,11 @@ class Run:
 
     def seed_step(self, step: int) -> None:
         """All randomness of a step, on every device, from (seed, step, process)."""
-        torch.manual_seed(mix(self.options.seed, step, self.rank))
+        seed, device = mix(self.options.seed, step, self.rank), self.accelerator.device
+        # not torch.manual_seed: where a GPU could be but is not, that keeps a stack trace at each call, for half a ms
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            getattr(torch, device.type).manual_seed(seed)
 
     def stop(self, step: int, parts: dict) -> None:
         """After Ctrl-C or SIGTERM on any process: save, say how to go on, and end by raising `Stopped`."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training.data import DataSource, StreamSplit, check_batch_size, in_order, mix, prepare, remember
-from training.loops.common import Run, average_of, export_copy, learning_rate_at, mean_over_processes
+from training.loops.common import Average, Run, export_copy, learning_rate_at, mean_over_processes
 
 VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
 INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
@@ -41,7 +41,7 @@ def train(
     if isinstance(source.validation, StreamSplit):
         source.validation = remember(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
-    average = average_of(model, options.ema_decay)
+    average = Average(model, options.ema_decay)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=options.learning_rate,
@@ -112,7 +112,7 @@ def train(
                     optimizer.zero_grad()
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value.detach() / options.gradient_accumulation_steps
-            average.update_parameters(model)
+            average.update()
             # -------------------------------
             step += 1
             seen += options.batch_size * run.world * options.gradient_accumulation_steps
