@@ -6,13 +6,14 @@ PY := $(VENV)/bin/python
 
 CHECKPOINTS := $(patsubst checkpoints/%/model_index.json,%,$(wildcard checkpoints/*/model_index.json))
 PORTABLE := $(CHECKPOINTS:%=.cache/portable/%)
+GALLERY := .cache/gallery
 
 .PHONY: demo test lint portable clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/installed portable
-	@MODEL_ID="$$(echo $(PORTABLE) | tr ' ' ',')" OPEN_PAGE=1 GRADIO_ANALYTICS_ENABLED=False \
-	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) $(PY) spaces/vae/app.py
+demo: $(VENV)/installed portable $(GALLERY)/app.py
+	@MODEL_ID="$$(echo $(PORTABLE:%=$(CURDIR)/%) | tr ' ' ',')" OPEN_PAGE=1 GRADIO_ANALYTICS_ENABLED=False \
+	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) $(PY) $(GALLERY)/app.py
 
 test: $(VENV)/installed-tests
 	@$(PY) -m pytest
@@ -26,6 +27,9 @@ portable: $(PORTABLE:%=%/model_index.json)
 .SECONDEXPANSION:
 .cache/portable/%/model_index.json: $$(wildcard checkpoints/%/* checkpoints/%/*/*) $(wildcard pipelines/*/*.py) training/publish.py | $(VENV)/installed
 	@$(PY) -m training.publish checkpoints/$* --to .cache/portable/$* > /dev/null
+
+$(GALLERY)/app.py: $(wildcard spaces/*/*) $(wildcard checkpoints/*/*.json) training/publish.py | $(VENV)/installed
+	@$(PY) -m training.publish --space spaces/gallery --to $(GALLERY) > /dev/null
 
 $(PY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python {v[0]}.{v[1]} is too old; give Python 3.11 or newer by PYTHON=python3.11")'

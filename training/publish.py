@@ -2,13 +2,16 @@
 
     python -m training.publish runs/vae-mnist --to build/vae-mnist              # a portable folder
     python -m training.publish runs/vae-mnist --checkpoint checkpoints/vae-mnist --dtype float16
+    python -m training.publish --space spaces/vae --to build/space                # a Space that runs by itself
+    python -m training.publish --space spaces/gallery --to build/gallery          # all Spaces, as pages of one
 
 A portable folder holds the weights as safetensors, the code that they need and an index that names it. Code files
 carry a hash of their content in their names (`modeling_vae_3f2a9c.py`): diffusers puts all remote code into one
 folder by file name, and two repositories with files of one name would run each other's code. The build reads files
 and writes files, nothing else: the same inputs give the same bytes.
 
-A checkpoint is a run without code, optimizer state and local paths: what this repository keeps.
+A checkpoint is a run without code, optimizer state and local paths: what this repository keeps. A Space is its own
+folder and the files of `spaces/house/` that all Spaces share; the gallery is the other Spaces' `app.py` beside its own.
 """
 
 import ast
@@ -19,6 +22,7 @@ import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -38,7 +42,7 @@ def build(source: Path, to: Path) -> None:
         UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
     """
     index = read_index(source)
-    with replacing(to, source, portable=True) as folder:
+    with replacing(to, source, _is_portable) as folder:
         pipeline_file = _pipeline_file(index["_class_name"])
         module = _add_code(pipeline_file, folder)
         portable = {**index, "_class_name": [module, index["_class_name"]]}
@@ -61,11 +65,45 @@ def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
         UsageError: `source` is no finished run, or `to` holds something else.
     """
     index = read_index(source)
-    with replacing(to, source, portable=False) as folder:
+    with replacing(to, source, _is_checkpoint) as folder:
         _write_json(folder / "model_index.json", index)
         for name in components(index):
             _copy_component(source / name, folder / name, dtype)
         _copy_record(source, folder)
+
+
+def space(source: Path, to: Path) -> None:
+    """Write the folder of a Space that runs by itself: its own files, and those that all Spaces share.
+
+    Raises:
+        UsageError: `source` is no Space, or `to` holds something else.
+    """
+    missing = [name for name in ("app.py", "README.md", "requirements.txt") if not (source / name).is_file()]
+    if missing:
+        raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
+    with replacing(to, source, _is_space) as folder:
+        for file in [*_files(source), *_files(ROOT / "spaces" / "house")]:
+            shutil.copyfile(file, folder / file.name)
+        if source.name == "gallery":
+            _add_pages(folder)
+
+
+def _add_pages(folder: Path) -> None:
+    """What the gallery shows: the other Spaces as modules, and the records and pictures of all checkpoints."""
+    apps = {file.parent.name: file for file in sorted(ROOT.glob("spaces/*/app.py")) if file.parent.name != "gallery"}
+    for name, file in apps.items():
+        shutil.copyfile(file, folder / f"{name}.py")
+    (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
+    (folder / "box").mkdir()
+    for record in sorted(ROOT.glob("checkpoints/*/run.json")):
+        place = folder / "box" / record.parent.name
+        place.mkdir()
+        _copy_record(record.parent, place)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What belongs to a Space; gradio leaves .pyi files beside modules that define components."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".pyi")
 
 
 # Reading
@@ -104,32 +142,41 @@ def _pipeline_file(class_name: str) -> Path:
 # Writing
 
 
+def _is_portable(folder: Path) -> bool:
+    class_name = _class_name(folder)
+    return isinstance(class_name, list) and bool(re.search("_[0-9a-f]{6}$", class_name[0]))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return isinstance(_class_name(folder), str) and (folder / "run.json").is_file()
+
+
+def _is_space(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("app.py", "house.py", "README.md"))
+
+
+def _class_name(folder: Path):
+    """Of the pipeline in a folder; None where there is none, or the folder is a run."""
+    if (folder / "checkpoints").exists() or (folder / "log.jsonl").exists():
+        return None
+    try:
+        return json.loads((folder / "model_index.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 class replacing:
     """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not.
 
-    Only what the same call made before is replaced: a portable folder, or a checkpoint.
+    Only an empty folder is replaced, or one that the same call made before, which `ours` can tell.
     """
 
-    def __init__(self, to: Path, source: Path, portable: bool):
+    def __init__(self, to: Path, source: Path, ours: Callable[[Path], bool]):
         self.to = to
-        if to.exists() and (to.resolve() == source.resolve() or not self._ours(portable)):
-            raise UsageError(f"{to}: holds something else; give a new folder, or one that was built before")
-
-    def _ours(self, portable: bool) -> bool:
-        if not self.to.is_dir():
-            return False
-        names = {p.name for p in self.to.iterdir()}
-        if not names:
-            return True
-        if names & {"checkpoints", "log.jsonl"}:
-            return False  # a run
-        try:
-            class_name = json.loads((self.to / "model_index.json").read_text())["_class_name"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if portable:
-            return isinstance(class_name, list) and bool(re.search("_[0-9a-f]{6}$", class_name[0]))
-        return isinstance(class_name, str) and "run.json" in names
+        if to.exists():
+            free = to.is_dir() and (not any(to.iterdir()) or ours(to))
+            if to.resolve() == source.resolve() or not free:
+                raise UsageError(f"{to}: holds something else; give a new folder, or one that was built before")
 
     def __enter__(self) -> Path:
         try:
@@ -271,15 +318,22 @@ pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.publish", description=__doc__.split("\n")[0])
-    parser.add_argument("source", type=Path, help="a finished run, or a checkpoint")
+    parser.add_argument("source", type=Path, nargs="?", help="a finished run, or a checkpoint")
+    parser.add_argument("--space", type=Path, help="assemble this Space, a folder under spaces/, instead of a model")
     goal = parser.add_mutually_exclusive_group(required=True)
-    goal.add_argument("--to", type=Path, help="write the portable folder here")
+    goal.add_argument("--to", type=Path, help="write the portable folder, or the Space, here")
     goal.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights, with --checkpoint")
     options = parser.parse_args(argv)
+    if (options.source is None) == (options.space is None):
+        raise UsageError("give a run or a checkpoint, or --space with the folder of a Space; one of the two")
+    if options.space and options.checkpoint:
+        raise UsageError(f"--checkpoint {options.checkpoint}: a Space has no weights; give --to")
     if options.dtype and not options.checkpoint:
         raise UsageError(f"--dtype {options.dtype}: goes with --checkpoint; --to copies the weights as they are")
-    if options.checkpoint:
+    if options.space:
+        space(options.space, options.to)
+    elif options.checkpoint:
         checkpoint(options.source, options.checkpoint, options.dtype)
     else:
         build(options.source, options.to)

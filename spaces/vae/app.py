@@ -1,119 +1,85 @@
-"""The VAE Space: draw samples, and see what the model makes of a digit that you draw.
+"""The VAE Space: sample, reconstruct what you draw, walk through the latent space, and ask how likely a drawing is."""
 
-MODEL_ID names the models, separated by commas: Hub ids (`user/vae-mnist@revision`) or local portable folders.
-"""
-
-import math
-import os
-import random
+import time
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import gradio as gr
+import house
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
-from PIL import Image, ImageOps
-from sklearn.datasets import load_digits
+from house import (
+    ANY,
+    bounded,
+    class_of,
+    grid,
+    message,
+    one_job,
+    one_of,
+    result_image,
+    seed_of,
+    signed,
+    upscale,
+    whole,
+)
+from PIL import Image
 
-MODELS = {
-    name.rstrip("/").split("/")[-1].split("@")[0]: name for name in os.environ.get("MODEL_ID", "").split(",") if name
-}
-MAX_COUNT, MAX_SEED = 64, 2**31 - 1
-ANY = "any"
-PAPER = "arxiv.org/abs/1312.6114"
+TITLE = "Variational autoencoder"
+SENTENCE = "A decoder turns random numbers into images, an encoder says which numbers made an image."
+BRANCH = "autoencoders"  # where the family tree puts it
+MODELS = house.Models(("cvae-mnist", "vae-mnist", "vae-2d-mnist", "vae-digits"))
+MAX_COUNT, MAX_FRAMES, MAX_IMPORTANCE = 64, 48, 5000
+FRAME_SECONDS = 0.12  # between two images of a walk: slow enough to follow
+MAP_SIDE = 20
 
-CSS = """
-.gradio-container { max-width: 1080px !important; margin: auto; }
-.crisp img { image-rendering: pixelated; }
-#canvas { max-width: 420px; }
-"""
-THEME = gr.themes.Soft(primary_hue="orange", neutral_hue="slate")
-INTRO = """
-# Variational autoencoder
-A **decoder** turns 2 to 40 random numbers *z* into an image; an **encoder** goes the other way and says which *z*
-could have made it. Draw samples from the first, or watch the second read your handwriting.
-"""
-THEORY = f"""
+THEORY = r"""
 Both nets are trained at once by raising a lower bound on the likelihood of the data, the **ELBO**:
 
-$$\\log p(x) \\;\\ge\\; \\underbrace{{\\mathbb{{E}}_{{q(z|x)}} \\log p(x|z)}}_{{\\text{{reconstruction}}}}
-\\;-\\; \\underbrace{{\\mathrm{{KL}}(q(z|x)\\,\\|\\,\\mathcal N(0, I))}}_{{\\text{{cost of the code}}}}$$
+$$\log p(x) \;\ge\; \underbrace{\mathbb{E}_{q(z|x)} \log p(x|z)}_{\text{reconstruction}}
+\;-\; \underbrace{\mathrm{KL}(q(z|x)\,\|\,\mathcal N(0, I))}_{\text{cost of the code}}$$
 
-The first term asks that *z* keeps what is needed to redraw *x*; the second asks that codes look like the random
-numbers we sample with. Lower **temperature** keeps *z* near zero: cleaner samples, less variety.
-[Kingma and Welling, 2013](https://{PAPER})
+The first term asks that $z$ keeps what is needed to redraw $x$; the second asks that codes look like the random
+numbers we sample with. Likelihoods are in nats: a model that is better by 1 nat gives the image $e$ times the
+probability. Lower **temperature** keeps $z$ near zero: cleaner samples, less variety.
+
+Kingma and Welling, *Auto-Encoding Variational Bayes*, [arXiv 1312.6114](https://arxiv.org/abs/1312.6114). The estimate
+of the last tab: Burda, Grosse and Salakhutdinov, [arXiv 1509.00519](https://arxiv.org/abs/1509.00519), equation 8.
 """
 
 
-@lru_cache(maxsize=8)
-def load(name: str):
-    where, _, revision = MODELS[name].partition("@")
-    if not Path(where).is_dir() and "/" not in where:
-        raise gr.Error(
-            f"MODEL_ID names {where!r}, which is neither a folder nor a Hub id like user/vae-mnist",
-            print_exception=False,
-        )
-    pipe = DiffusionPipeline.from_pretrained(where, trust_remote_code=True, revision=revision or None)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def classes_of(name: str) -> int:
-    pipe = load(name)
+def classes_of(pipe) -> int:
     return pipe.data_spec["num_classes"] if pipe.vae.config.conditional else 0
 
 
-def pick(name: str):
-    """The pipeline, or a message where the page was given no such model."""
-    if not MODELS:
-        raise gr.Error(
-            "No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.", print_exception=False
-        )
-    if name not in MODELS:
-        raise gr.Error(f"model is {name!r}; it must be one of {', '.join(MODELS)}", print_exception=False)
-    try:
-        return load(name)
-    except gr.Error:
-        raise
-    except Exception as error:
-        raise gr.Error(f"{name} cannot be loaded: {str(error).splitlines()[0]}", print_exception=False) from None
+def is_binary(pipe) -> bool:
+    return pipe.data_spec["support"] == "binary"
 
 
-def chosen_class(name: str, label: str) -> int | None:
-    count = classes_of(name)
-    if str(label) == ANY or not count:
-        return None
-    if not str(label).isdigit() or int(label) >= count:
-        raise gr.Error(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}", print_exception=False)
-    return int(label)
+def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
+    """A drawing as the model takes it: (1, 1, H, W) on its support."""
+    digit = house.as_digit(picture, pipe.data_spec["shape"][1])
+    x = torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
+    return (x > 0.5).float() if is_binary(pipe) else x
 
 
-def bounded(name: str, value: float, low: float, high: float) -> float:
-    """The value, or a message: sliders check what a browser sends, this what anything else does."""
-    if value is None or not math.isfinite(value) or not low <= value <= high:
-        raise gr.Error(f"{name} is {value}; it must lie between {low} and {high}", print_exception=False)
-    return value
+def likeliest_class(pipe, x: torch.Tensor) -> tuple[int, float]:
+    """The class whose bound on log p(x|c) is highest, and its probability under the bounds."""
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.stack([pipe.elbo(x, 8, c, generator)[0] for c in range(classes_of(pipe))])
+    best = int(bounds.argmax())
+    return best, float(bounds.softmax(0)[best])
 
 
-def upscale(image: Image.Image, side: int) -> Image.Image:
-    """Whole pixels, so that small images stay crisp."""
-    factor = max(1, side // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+def labels_for(pipe, x: torch.Tensor, label: str) -> tuple[list[int] | None, str]:
+    """The class to encode x with, the likeliest where none is chosen, and a sentence about it."""
+    wanted = class_of(label, classes_of(pipe))
+    if wanted is not None or not classes_of(pipe):
+        return None if wanted is None else [wanted], ""
+    best, probability = likeliest_class(pipe, x)
+    return [best], f"The model reads a **{best}** (probability {probability:.0%} under its bounds). "
 
 
-def grid(images: list[Image.Image]) -> Image.Image:
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    tiles = [upscale(i.convert("RGB"), 640 // columns) for i in images]
-    width, height, gap = *tiles[0].size, 4
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), (120, 128, 140))
-    for i, tile in enumerate(tiles):
-        sheet.paste(tile, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
-    return sheet
-
-
+@one_job
 def sample(
     model: str, label: str, count: int, temperature: float, output: str, seed: int, new_seed: bool
 ) -> Iterator[tuple[Image.Image, int]]:
@@ -124,190 +90,383 @@ def sample(
         label: "any", or the class of all images ("0" to "9") for a conditional model.
         count: how many, 1 to 64.
         temperature: the standard deviation of z, 0 to 2.
-        output: "mean" shows the expected image, "sample" draws pixels too.
+        output: "mean" shows the expected image, "sample" draws each pixel.
         seed: 0 to 2147483647.
         new_seed: draw a new seed and return it.
 
     Returns:
         The images in one grid, and the seed that made them.
     """
-    pipe = pick(model)
-    count = int(bounded("count", count, 1, MAX_COUNT))
+    pipe = MODELS[model]
+    count = whole("count", count, 1, MAX_COUNT)
     temperature = bounded("temperature", temperature, 0, 2)
-    seed = random.randint(0, MAX_SEED) if new_seed else int(bounded("seed", seed, 0, MAX_SEED))
+    seed = seed_of(seed, new_seed)
     steps = pipe.stream(
         batch_size=count,
-        class_labels=chosen_class(model, label),
+        class_labels=class_of(label, classes_of(pipe)),
         temperature=float(temperature),
-        decoder_output=output if output in ("mean", "sample") else "mean",
+        decoder_output=one_of("output", output, ("mean", "sample")),
         generator=torch.Generator().manual_seed(seed),
     )
     for step in steps:
         yield grid(step.images), seed
 
 
-def as_digit(picture: Image.Image, size: int) -> Image.Image | None:
-    """A drawing or a photograph as the data sets hold digits: white on black, centred, with a margin."""
-    gray = picture.convert("L")
-    pixels = np.asarray(gray, dtype=np.float32)
-    if np.median(pixels) > 127:  # dark ink on light paper
-        gray = ImageOps.invert(gray)
-    box = gray.point(lambda v: 255 if v > 60 else 0).getbbox()
-    if box is None:
-        return None
-    ink = gray.crop(box)
-    side = round(size * 20 / 28) if size > 10 else size
-    scale = side / max(ink.size)
-    ink = ink.resize([max(1, round(s * scale)) for s in ink.size], Image.Resampling.LANCZOS)
-    digit = Image.new("L", (size, size))
-    digit.paste(ink, ((size - ink.width) // 2, (size - ink.height) // 2))
-    return digit
-
-
-def reconstruct(model: str, label: str, picture: dict | None) -> tuple[Image.Image, Image.Image, str]:
-    """Encode a drawn or uploaded digit and decode it again.
+@one_job
+def reconstruct(model: str, label: str, picture: Image.Image | None) -> tuple[Image.Image, Image.Image, str]:
+    """Encode a picture of a digit and decode it again.
 
     Args:
         model: one of the page's models.
         label: the class given to a conditional model; "any" takes the likeliest.
-        picture: an image editor's value, whose "composite" is the drawing.
+        picture: an image file with one digit, dark on light or light on dark.
 
     Returns:
         What the model saw, its reconstruction, and the two terms of the bound in nats.
     """
-    pipe = pick(model)
-    size = pipe.data_spec["shape"][1]
-    drawing = picture.get("composite") if isinstance(picture, dict) else picture
-    digit = as_digit(flatten(drawing), size) if drawing is not None else None
-    if digit is None:
-        raise gr.Error(
-            "There is nothing on the canvas yet: draw a digit, upload one or click an example.", print_exception=False
-        )
-    x = torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
-    x = (x > 0.5).float() if pipe.data_spec["support"] == "binary" else (x * 255).round() / 255
-    wanted, note = chosen_class(model, label), ""
-    generator = torch.Generator().manual_seed(0)
-    count = classes_of(model)
-    if count and wanted is None:
-        bounds = torch.stack([pipe.elbo(x, 8, c, generator)[0] for c in range(count)])
-        wanted = int(bounds.argmax())
-        note = f" Likeliest class: **{wanted}**, with probability {bounds.softmax(0)[wanted]:.0%} under the bound."
-    labels = None if wanted is None else [wanted]
-    rec, kl = (float(t[0]) for t in pipe.elbo_terms(x, 64, labels, generator))
+    pipe = MODELS[model]
+    x = as_input(pipe, picture)
+    labels, note = labels_for(pipe, x, label)
+    rec, kl = (float(t[0]) for t in pipe.elbo_terms(x, 64, labels, torch.Generator().manual_seed(0)))
     again = pipe.reconstruct(x, class_labels=labels).images[0]
     seen = pipe.image_processor.postprocess(x)[0]
-    text = f"ELBO **{rec - kl:.1f} nats** = reconstruction {rec:.1f} − KL {kl:.1f}.{note}"
+    text = (
+        f"### ELBO {signed(rec - kl)} nats\n{note}\n\n"
+        "| reconstruction: how well z redraws it | − KL: what z costs |\n|---|---|\n"
+        f"| {signed(rec)} | {signed(-kl)} |"
+    )
     return upscale(seen, 336), upscale(again, 336), text
 
 
-def flatten(picture: Image.Image) -> Image.Image:
-    """Transparent parts become white paper."""
-    picture = picture.convert("RGBA")
-    paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture).convert("L")
+@one_job
+def walk(
+    model: str, start: Image.Image | None, end: Image.Image | None, frames: int
+) -> Iterator[tuple[Image.Image, Image.Image]]:
+    """Walk in a straight line from the code of one digit to that of another, decoding on the way.
+
+    Args:
+        model: one of the page's models.
+        start: an image file with the first digit.
+        end: an image file with the last digit.
+        frames: images on the way, both ends included, 2 to 48.
+
+    Returns:
+        The present image, and all so far as a strip.
+    """
+    pipe = MODELS[model]
+    frames = whole("frames", frames, 2, MAX_FRAMES)
+    ends = [as_input(pipe, picture) for picture in (start, end)]
+    labels = [labels_for(pipe, x, ANY)[0] for x in ends]
+    codes = [pipe.encode(x, c) for x, c in zip(ends, labels, strict=True)]
+    done = []
+    for i in range(frames):
+        began, t = time.monotonic(), i / (frames - 1)
+        # a class cannot be half one and half the other: it changes in the middle
+        image = pipe.decode((1 - t) * codes[0] + t * codes[1], labels[0] if t < 0.5 else labels[1]).images[0]
+        done.append(image)
+        yield upscale(image, 336), grid(done, columns=min(frames, 8))
+        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - began)))
 
 
-def read_upload(file: str) -> Image.Image:
-    try:
-        return Image.open(file).convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise gr.Error(f"{Path(file).name} cannot be read as a picture ({type(error).__name__}).") from None
+@lru_cache(maxsize=32)
+def widest_units(model: str, label: int | None) -> tuple[int, int]:
+    """The two latent units that change the picture most, when each goes from -1 to 1 with the others at zero."""
+    pipe = MODELS[model]
+    dim = pipe.vae.config.latent_dim
+    z = torch.cat([torch.eye(dim), -torch.eye(dim)])
+    high, low = pipe.decode(z, None if label is None else [label] * len(z), output_type="pt").images.chunk(2)
+    order = (high - low).square().flatten(1).sum(1).argsort(descending=True)
+    return int(order[0]), int(order[min(1, dim - 1)])
 
 
-def example_digits(count: int = 8) -> list[Image.Image]:
-    """Real handwriting that needs no download: scikit-learn's digits, enlarged, as ink on paper."""
-    pictures = load_digits().images[10 : 10 + count]
-    small = [Image.fromarray((p * 255 / 16).astype(np.uint8)) for p in pictures]
-    return [ImageOps.invert(ImageOps.expand(s.resize((224, 224), Image.Resampling.BICUBIC), 28)) for s in small]
+def plane(pipe, model: str, label: int | None, across: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Codes at places (B,), (B,) in (0, 1) of the map: equal areas hold equal probability under the prior."""
+    z = torch.zeros(len(across), pipe.vae.config.latent_dim)
+    units = (0, 1) if z.shape[1] == 2 else widest_units(model, label)
+    for unit, place in zip(units, (across, 1 - down), strict=True):
+        z[:, unit] = torch.special.ndtri(place.clamp(0.002, 0.998))
+    return z
+
+
+def map_class(pipe, label: str) -> int | None:
+    """A conditional map needs a class: 3, where none is chosen."""
+    return class_of(3 if label == ANY else label, classes_of(pipe))
+
+
+@one_job
+def draw_map(model: str, label: str) -> tuple[Image.Image, str]:
+    """A map of the latent space: what each place of it decodes to.
+
+    Args:
+        model: one of the page's models; of more than two latent units, the two that change the picture most are shown.
+        label: the class shown, for a conditional model.
+
+    Returns:
+        The map, and what it shows.
+    """
+    pipe = MODELS[model]
+    wanted = map_class(pipe, label)
+    ticks = (torch.arange(MAP_SIDE) + 0.5) / MAP_SIDE
+    down, across = torch.meshgrid(ticks, ticks, indexing="ij")
+    z = plane(pipe, model, wanted, across.flatten(), down.flatten())
+    images = pipe.decode(z, None if wanted is None else [wanted] * len(z), output_type="np").images
+    side = images.shape[1]
+    tiles = images.reshape(MAP_SIDE, MAP_SIDE, side, side).transpose(0, 2, 1, 3).reshape(MAP_SIDE * side, -1)
+    dim = pipe.vae.config.latent_dim
+    units = widest_units(model, wanted) if dim > 2 else ()
+    text = "This model has two latent units: the map shows all that it can draw."
+    if dim > 2:
+        text = (
+            f"Of {dim} latent units, {units[0]} (across) and {units[1]} (up) change the picture most; the others are 0."
+        )
+    return Image.fromarray((tiles * 255).round().astype(np.uint8)), text
+
+
+def decode_at(model: str, label: str, place: tuple[float, float]) -> tuple[Image.Image, str]:
+    """Decode one place of the map.
+
+    Args:
+        model: one of the page's models.
+        label: the class shown, for a conditional model.
+        place: {"x": 0 to 1, "y": 0 to 1}, from the upper left corner of the map.
+
+    Returns:
+        The image, and the code that made it.
+    """
+    pipe = MODELS[model]
+    wanted = map_class(pipe, label)
+    z = plane(pipe, model, wanted, torch.tensor([place[0]]), torch.tensor([place[1]]))
+    image = pipe.decode(z, None if wanted is None else [wanted]).images[0]
+    units = (0, 1) if z.shape[1] == 2 else widest_units(model, wanted)
+    return upscale(image, 336), ", ".join(f"z[{u}] = {z[0, u]:+.2f}" for u in units)
+
+
+@one_job
+def styles(
+    model: str, source: str, picture: Image.Image | None, count: int, temperature: float, seed: int, new_seed: bool
+) -> tuple[Image.Image, int, str]:
+    """Keep the style, change the class: all classes decoded from one z, a row for each z.
+
+    Args:
+        model: one of the page's models that was trained with classes.
+        source: "random" draws the styles; "picture" takes that of a digit.
+        picture: an image file with one digit, for the source "picture".
+        count: how many styles, 1 to 8, for the source "random".
+        temperature: the standard deviation of z, 0 to 2.
+        seed: 0 to 2147483647.
+        new_seed: draw a new seed and return it.
+
+    Returns:
+        The images, one class a column, the seed, and what they show.
+    """
+    pipe = MODELS[model]
+    classes = classes_of(pipe)
+    count, temperature = whole("count", count, 1, 8), bounded("temperature", temperature, 0, 2)
+    seed = seed_of(seed, new_seed)
+    if not classes:
+        able = [name for name in MODELS if name in MODELS.addresses and "cvae" in name]
+        hint = f"; choose {able[0]} above" if able else ""
+        raise message(f"{model} was trained without classes, so it cannot change them{hint}.")
+    note = "Each row is one z: slant, width and weight stay, the class changes."
+    if one_of("source", source, ("random", "picture")) == "picture":
+        x = as_input(pipe, picture)
+        labels, note = labels_for(pipe, x, ANY)
+        z = pipe.encode(x, labels)
+        note += "Its style is kept in all ten classes."
+    else:
+        shape = (count, pipe.vae.config.latent_dim)
+        z = temperature * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    every = list(range(classes)) * len(z)
+    images = pipe.decode(z.repeat_interleave(classes, 0), every).images
+    return grid(images, columns=classes), seed, note
+
+
+@lru_cache(maxsize=8)
+def own_bounds(model: str) -> np.ndarray:
+    """ELBOs of 128 images that the model drew itself, for comparison: (128,), nats."""
+    pipe = MODELS[model]
+    generator = torch.Generator().manual_seed(0)
+    labels = [i % classes_of(pipe) for i in range(128)] if classes_of(pipe) else None
+    x = pipe(128, labels, decoder_output="sample", generator=generator, output_type="pt").images
+    return pipe.elbo(x if is_binary(pipe) else (x * 255).round() / 255, 4, labels, generator).numpy()
+
+
+@one_job
+def how_likely(
+    model: str,
+    picture: Image.Image | None,
+    num_samples: int,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008
+) -> Iterator[tuple[str, str]]:
+    """How likely the model finds a picture: its bound, and an estimate of log p(x) that tightens with more samples.
+
+    Args:
+        model: one of the page's models.
+        picture: an image file with one digit.
+        num_samples: importance samples, 10 to 5000.
+
+    Returns:
+        A figure (SVG) of the picture's bound among those of the model's own samples, and the estimates in nats.
+    """
+    pipe = MODELS[model]
+    num_samples = whole("num_samples", num_samples, 10, MAX_IMPORTANCE)
+    x = as_input(pipe, picture)
+    labels, note = labels_for(pipe, x, ANY)
+    own = own_bounds(model)
+    generator = torch.Generator().manual_seed(0)
+    bound = float(pipe.elbo(x, 64, labels, generator)[0])
+    empty = float(pipe.elbo(torch.zeros_like(x), 16, labels, generator)[0])
+    shuffled = x.flatten()[torch.randperm(x.numel(), generator=generator)].view(x.shape)
+    worse = signed(float(pipe.elbo(shuffled, 16, labels, generator)[0]), 0)
+    marks = [("yours", bound), ("an empty image", empty)]
+    figure = house.histogram(own, marks, "ELBO in nats; bars: images the model drew itself")
+    share = float((own < bound).mean())
+    head = (
+        f"### ELBO {signed(bound)} nats\n{note}{share:.0%} of the model's own samples are less likely than yours. "
+        f"The same pixels in random order would get {worse} nats."
+    )
+    total, done = -np.inf, 0
+    while done < num_samples:
+        # each round doubles the samples, so that the estimates can be watched closing in
+        more = min(max(10, done), num_samples - done)
+        total = np.logaddexp(total, float(pipe.log_prob(x, more, labels, generator)[0]) + np.log(more))
+        done += more
+        progress((done, num_samples), unit="samples")
+        given = "x|c" if labels else "x"
+        yield (
+            figure,
+            f"{head}\n\nlog p({given}) is at least about **{signed(total - np.log(done))} nats** ({done:,} samples)",
+        )
 
 
 def update_classes(model: str):
-    count = classes_of(model)
-    choices = [ANY, *(str(c) for c in range(count))]
-    return [gr.Dropdown(choices, value=ANY, visible=count > 0)] * 2
+    count = classes_of(MODELS[model])
+    return [gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)] * 2
 
 
-with gr.Blocks(title="Genus: variational autoencoder") as demo:
-    gr.Markdown(INTRO)
-    first, start_classes = next(iter(MODELS), None), 0
-    if first is None:
-        gr.Markdown("**No model is set.** Start the page with `MODEL_ID=user/vae-mnist`, or a portable folder.")
-    else:
-        try:
-            start_classes = classes_of(first)
-        except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
-            gr.Markdown(f"**`{MODELS[first]}` cannot be loaded:** {str(error).splitlines()[0]}")
-    choices = [ANY, *(str(c) for c in range(start_classes or 10))]  # ten, for callers of the API who choose a model
-    with gr.Row():
-        model = gr.Dropdown(list(MODELS), value=first, label="Model", elem_id="model", scale=1)
+def update_map_class(model: str):
+    return update_classes(model)[0]
+
+
+def example(event: gr.SelectData):
+    return house.example_digits()[event.index]
+
+
+with house.page("Genus: variational autoencoder") as demo:
+    gr.Markdown(
+        f"# {TITLE}\nA **decoder** turns 2 to 40 random numbers $z$ into an image; an **encoder** goes the other way "
+        "and says which $z$ could have made it. Draw samples from the first, or watch the second read your handwriting.",
+        latex_delimiters=house.MATH,
+        elem_classes="lead",
+    )
+    model = MODELS.control()
     with gr.Tab("Sample"), gr.Row():
-        with gr.Column(scale=2):
-            label = gr.Dropdown(choices, value=ANY, label="Class", visible=start_classes > 0, elem_id="class")
-            count = gr.Slider(1, MAX_COUNT, 16, step=1, label="Number of images")
-            temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature")
-            output = gr.Radio(["mean", "sample"], value="mean", label="Decoder output")
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed")
-                new_seed = gr.Checkbox(True, label="New seed each time")
-            draw = gr.Button("Draw samples", variant="primary", elem_id="draw")
-        with gr.Column(scale=3):
-            samples = gr.Image(
-                label="Samples", format="png", elem_id="samples", elem_classes="crisp", interactive=False
+        with gr.Column(scale=2, min_width=300):
+            label = house.class_control("class")
+            count, temperature = house.count_control(MAX_COUNT), house.temperature_control()
+            output = gr.Radio(
+                ["mean", "sample"], value="mean", label="Decoder output", info="mean: gray; sample: each pixel drawn"
             )
+            seed, new_seed = house.seed_controls()
+            draw, draw_stop = house.buttons("Draw samples", "draw")
+        with gr.Column(scale=3, min_width=300):
+            samples = result_image("Samples", "samples")
     with gr.Tab("Reconstruct"), gr.Row():
-        with gr.Column(scale=2):
-            gr.Markdown("**Draw a digit**, upload a picture of one, or click an example.")
-            canvas = gr.Sketchpad(
-                Image.new("RGB", (280, 280), "white"),  # with a picture to draw on, the pen is ready at once
-                show_label=False,
-                type="pil",
-                canvas_size=(280, 280),
-                fixed_canvas=True,
-                brush=gr.Brush(default_size=18, colors=["#000000"], color_mode="fixed"),
-                transforms=(),
-                layers=False,
-                buttons=[],
-                elem_id="canvas",
-                height=380,
-            )
-            upload = gr.UploadButton("Upload a picture", file_types=["image"], size="sm")
-            label2 = gr.Dropdown(choices, value=ANY, label="Class", visible=start_classes > 0)
-            encode = gr.Button("Encode and decode", variant="primary", elem_id="encode")
-        with gr.Column(scale=3):
+        with gr.Column(scale=2, min_width=300):
+            pad = house.Pad(label="Draw a digit", elem_id="pad")
+            label2 = house.class_control()
+            encode, encode_stop = house.buttons("Encode and decode", "encode")
+            examples = house.examples_gallery("examples")
+        with gr.Column(scale=3, min_width=300):
             with gr.Row():
-                seen = gr.Image(
-                    label="What the model sees", format="png", elem_id="seen", elem_classes="crisp", buttons=[]
-                )
-                again = gr.Image(label="Its reconstruction", format="png", elem_id="again", elem_classes="crisp")
+                seen = result_image("Original", "seen", min_width=140)
+                again = result_image("Reconstruction", "again", min_width=140)
             terms = gr.Markdown(elem_id="terms")
-            examples = gr.Gallery(
-                example_digits(),
-                label="Examples: click one",
-                columns=4,
-                height=330,
-                object_fit="contain",
-                allow_preview=False,
-                buttons=[],
-                elem_id="examples",
+    with gr.Tab("Walk") as walk_tab, gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            with gr.Row():
+                start = house.Pad(house.example_digits()[3], label="From", elem_id="start", min_width=130)
+                end = house.Pad(house.example_digits()[8], label="To", elem_id="end", min_width=130)
+            frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
+            go, go_stop = house.buttons("Walk", "walk")
+            examples2 = house.examples_gallery("examples-walk")
+            gr.Markdown("An example becomes the end of the walk, and the end its start.")
+        with gr.Column(scale=3, min_width=300):
+            frame = result_image("On the way", "frame")
+            strip = result_image("All of it", "strip")
+    with gr.Tab("Map") as map_tab, gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            explorer = house.Explorer("Map of the latent space", elem_id="map")
+            about_map = gr.Markdown()
+        with gr.Column(scale=2, min_width=300):
+            gr.Markdown("**Click and drag** on the map, or focus it and use the arrow keys.")
+            map_model = gr.Dropdown(
+                list(MODELS),
+                value=next((name for name in MODELS if "2d" in name), MODELS.first),
+                label="Model of the map",
             )
-    with gr.Accordion("How it works", open=False):
-        gr.Markdown(THEORY, latex_delimiters=[{"left": "$$", "right": "$$", "display": True}])
+            label3 = house.class_control()
+            live = result_image("Decoded here", "live")
+            code = gr.Textbox(label="Code", interactive=False, elem_id="code")
+    with gr.Tab("Styles") as styles_tab, gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            source = gr.Radio(["random", "picture"], value="random", label="Style from")
+            pad2 = house.Pad(house.example_digits()[7], label="Draw a digit", elem_id="pad-style", visible=False)
+            style_count = gr.Slider(1, 8, 5, step=1, label="Number of styles")
+            temperature2 = house.temperature_control()
+            seed2, new_seed2 = house.seed_controls("seed-style")
+            restyle, restyle_stop = house.buttons("Decode every class", "restyle")
+        with gr.Column(scale=3, min_width=300):
+            sheet = result_image("One z a row, one class a column", "sheet")
+            about_styles = gr.Markdown()
+    with gr.Tab("How likely") as likely_tab, gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            pad3 = house.Pad(house.example_digits()[2], label="Draw a digit", elem_id="pad-likely")
+            importance = gr.Slider(10, MAX_IMPORTANCE, 1000, step=10, label="Importance samples")
+            ask, ask_stop = house.buttons("How likely is it?", "ask")
+            examples3 = house.examples_gallery("examples-likely")
+        with gr.Column(scale=3, min_width=300):
+            answer = gr.Markdown(elem_id="answer")
+            figure = gr.HTML(elem_id="figure", min_height=240)
+    house.explanation(THEORY)
 
-    inputs = [model, label, count, temperature, output, seed, new_seed]
-    draw.click(sample, inputs, [samples, seed], api_name="vae_sample")
-    encode.click(reconstruct, [model, label2, canvas], [seen, again, terms], api_name="vae_reconstruct")
+    def job(start_button, stop_button, handler, inputs, outputs, api_name):
+        """A handler behind its button, with a stop."""
+        event = start_button.click(handler, inputs, outputs, api_name=api_name)
+        stop_button.click(None, cancels=[event])
+        return inputs, outputs
 
-    def use_example(event: gr.SelectData):
-        return example_digits()[event.index]
+    drawn = job(draw, draw_stop, sample,
+                [model, label, count, temperature, output, seed, new_seed], [samples, seed], "vae_sample")  # fmt: skip
+    encoded = job(encode, encode_stop, reconstruct, [model, label2, pad], [seen, again, terms], "vae_reconstruct")
+    walked = job(go, go_stop, walk, [model, start, end, frames], [frame, strip], "vae_walk")
+    styled = job(restyle, restyle_stop, styles,
+                 [model, source, pad2, style_count, temperature2, seed2, new_seed2], [sheet, seed2, about_styles],
+                 "vae_styles")  # fmt: skip
+    asked = job(ask, ask_stop, how_likely, [model, pad3, importance], [figure, answer], "vae_how_likely")
 
-    for event in (
-        examples.select(use_example, None, canvas, api_name=False),
-        upload.upload(read_upload, upload, canvas, api_name=False),
-    ):
-        event.success(reconstruct, [model, label2, canvas], [seen, again, terms], api_name=False)
-    model.change(update_classes, model, [label, label2], api_name=False)
-    if MODELS:
-        demo.load(sample, inputs, [samples, seed], api_name=False)  # a page that is never empty
+    # what happens without a button; the handlers are the same, so the API names them once
+    quiet = {"api_visibility": "private"}
+    moved = [map_model, label3, explorer], [live, code]
+    mapped = [map_model, label3], [explorer, about_map]
+    pad.input(reconstruct, *encoded, trigger_mode="always_last", **quiet)
+    explorer.input(
+        decode_at, *moved, trigger_mode="always_last", show_progress="hidden", queue=False, api_name="vae_decode_at"
+    )
+    examples.select(example, None, pad, **quiet).success(reconstruct, *encoded, **quiet)
+    examples2.select(lambda end: end, end, start, **quiet).then(example, None, end, **quiet)
+    examples3.select(example, None, pad3, **quiet)
+    source.change(lambda s: gr.HTML(visible=s == "picture"), source, pad2, **quiet)
+    label3.change(draw_map, *mapped, **quiet).success(decode_at, *moved, **quiet)
+    model.change(update_classes, model, [label, label2], **quiet).success(sample, *drawn, **quiet)
+    map_model.change(update_map_class, map_model, label3, **quiet).success(draw_map, *mapped, **quiet).success(
+        decode_at, *moved, **quiet
+    )
+    # no tab is empty when it is opened
+    map_tab.select(draw_map, *mapped, api_name="vae_map").success(decode_at, *moved, **quiet)
+    styles_tab.select(styles, *styled, **quiet)
+    if MODELS.first:
+        demo.load(update_classes, model, [label, label2], **quiet).success(sample, *drawn, **quiet)
 
 if __name__ == "__main__":
-    demo.queue(max_size=32).launch(theme=THEME, css=CSS, inbrowser=os.environ.get("OPEN_PAGE") == "1")
+    house.launch(demo)

@@ -1,0 +1,116 @@
+"""The gallery: the family tree of generative models, what is in the box, and a page for each Space.
+
+The build step puts the other Spaces beside this file, `spaces/vae/app.py` as `vae.py`, lists them in `pages.json`, and
+copies each checkpoint's record and pictures to `box/`.
+"""
+
+import html
+import importlib
+import json
+from pathlib import Path
+
+import gradio as gr
+import house
+
+HERE = Path(__file__).parent
+house.Models.gallery = True  # before the pages are imported: each shows its own models only
+PAGES = {name: importlib.import_module(name) for name in json.loads((HERE / "pages.json").read_text())}
+
+# The first question to ask of a generative model: what it can say about the probability of an image.
+TREE = {
+    "exact": (
+        "Exact likelihood",
+        "They compute log p(x) itself.",
+        ("flows", "autoregressive", "language", "classical"),
+    ),
+    "bound": ("A bound on it", "They compute a number that log p(x) cannot be below.", ("autoencoders", "diffusion")),
+    "implicit": ("No likelihood", "They only draw; a second network judges.", ("adversarial",)),
+}
+BRANCHES = {
+    "classical": "Kernel density, mixtures, PCA, clustering",
+    "autoencoders": "Autoencoders and variational autoencoders",
+    "adversarial": "Generative adversarial networks",
+    "flows": "Normalising flows",
+    "diffusion": "Diffusion models",
+    "autoregressive": "Autoregressive images",
+    "language": "Language models",
+}
+WELCOME = """
+# Genus
+**Every family of generative model behind one interface.** Draw from each, look inside it, and take it home: every
+model here loads with one line of `from_pretrained`.
+"""
+
+
+def picture(name: str) -> str:
+    """Real samples of a model, as an <img>; nothing where there are none."""
+    file = HERE / "box" / name / "samples.png"
+    if not file.is_file():
+        return ""
+    from PIL import Image
+
+    with Image.open(file) as samples:
+        samples = samples.convert("RGB")
+        side = min(samples.size)  # the upper left square: the picture of a card is small
+        samples = samples.crop((0, 0, side, side))
+        samples.thumbnail((320, 320), Image.Resampling.LANCZOS)
+        return f'<img src="{house.data_url(samples)}" alt="samples of {html.escape(name)}">'
+
+
+def card(branch: str) -> str:
+    """The Spaces of a branch, or a line that says that they are to come."""
+    here = [(name, page) for name, page in PAGES.items() if branch == page.BRANCH]
+    if not here:
+        return f'<div class="card coming"><b>{BRANCHES[branch]}</b><p>To come.</p></div>'
+    cards = ""
+    for name, page in here:
+        shown = next((m for m in page.MODELS if (HERE / "box" / m / "samples.png").is_file()), "")
+        cards += (
+            f'<a class="card" href="{name}">{picture(shown)}<div><b>{html.escape(page.TITLE)}</b>'
+            f"<p>{html.escape(page.SENTENCE)}</p></div></a>"
+        )
+    return cards
+
+
+def tree() -> str:
+    """Three limbs by likelihood, a card for each branch."""
+    limbs = ""
+    for title, sentence, branches in TREE.values():
+        # what can be tried comes before what is to come
+        order = sorted(branches, key=lambda b: not any(b == page.BRANCH for page in PAGES.values()))
+        limbs += f'<section class="limb"><h3>{title}</h3><p>{sentence}</p>{"".join(map(card, order))}</section>'
+    return (
+        '<div class="tree"><div class="root">Can it say how probable an image is?</div>'
+        f'<div class="limbs">{limbs}</div></div>'
+    )
+
+
+COLUMNS = ("model", "data", "parameters", "minutes to train", "nats", "bits/dim", "Fréchet distance")
+
+
+def box() -> str:
+    """A table with a row for each checkpoint: what it is and what was measured of it."""
+    rows = ""
+    for folder in sorted((HERE / "box").iterdir()):
+        run = json.loads((folder / "run.json").read_text())
+        file = folder / "results.json"
+        results = json.loads(file.read_text()) if file.is_file() else {}
+        cells = [folder.name, run["dataset"]["id"], f"{run['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}"]
+        cells += [results.get(key, "–") for key in ("nats", "bits_per_dim", "frechet_distance")]
+        rows += "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+with house.page("Genus") as demo:
+    gr.Markdown(WELCOME, elem_classes="lead")
+    gr.HTML(tree(), elem_id="tree")
+    gr.Markdown("## In the box\nTrained weights that come with the project; likelihoods per image, of test data.")
+    gr.HTML(box(), elem_id="box")
+
+for name, page in PAGES.items():
+    with demo.route(page.TITLE, f"/{name}"):
+        page.demo.render()
+
+if __name__ == "__main__":
+    house.launch(demo)

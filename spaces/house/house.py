@@ -1,0 +1,557 @@
+"""What all Spaces share: the theme, the controls, models loaded on first use, bounds, and two components of our own.
+
+The build step copies this file and its neighbours beside the `app.py` of each Space, which imports it as `house`.
+
+MODEL_ID names the models, separated by commas: Hub ids (`user/vae-mnist@revision`) or local portable folders.
+MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest ago is dropped first.
+"""
+
+import base64
+import binascii
+import functools
+import importlib
+import importlib.util
+import inspect
+import io
+import math
+import os
+import random
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import gradio as gr
+import numpy as np
+from gradio.data_classes import ImageData
+from PIL import Image, ImageOps
+
+HERE = Path(__file__).parent
+MAX_SEED = 2**31 - 1
+MAX_PIXELS, MAX_UPLOAD = 25_000_000, "10mb"
+WAIT_SECONDS = 10.0  # for a session's own earlier job
+ANY = "any"
+MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+
+
+def message(text: str) -> gr.Error:
+    """What a person did wrong, or what is missing: shown on the page and told to callers of the API."""
+    return gr.Error(text, print_exception=False)
+
+
+# The look
+
+
+def theme() -> gr.themes.Base:
+    """Dark orange on paper or slate; all text has a contrast of at least 4.5 in light and dark."""
+    fonts = ["ui-sans-serif", "system-ui", "sans-serif"]  # names, so that nothing is fetched from elsewhere
+    return gr.themes.Base(
+        primary_hue="orange",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=fonts,
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    ).set(
+        body_background_fill="#faf8f4",
+        body_background_fill_dark="#10141c",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_background_fill="white",
+        block_background_fill_dark="#1a202c",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_800",
+        block_title_text_color_dark="*neutral_100",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="#c2410c",
+        button_primary_background_fill_dark="#c2410c",
+        button_primary_background_fill_hover="#9a3412",
+        button_primary_background_fill_hover_dark="#9a3412",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        button_secondary_text_color="*neutral_800",
+        button_secondary_text_color_dark="*neutral_100",
+        color_accent="#c2410c",
+        link_text_color="#9a3412",
+        link_text_color_dark="#fdba74",
+        link_text_color_hover="#7c2d12",
+        link_text_color_hover_dark="#fed7aa",
+        link_text_color_visited="#9a3412",
+        link_text_color_visited_dark="#fdba74",
+        error_text_color="#b91c1c",
+        error_text_color_dark="#fca5a5",
+    )
+
+
+def launch(demo: gr.Blocks) -> None:
+    """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
+    threading.Thread(target=importlib.import_module, args=["diffusers"], daemon=True).start()  # soon to be needed
+    demo.queue(max_size=64, default_concurrency_limit=4)
+    demo.launch(
+        theme=theme(),
+        css=(HERE / "house.css").read_text(),
+        inbrowser=os.environ.get("OPEN_PAGE") == "1",
+        max_file_size=MAX_UPLOAD,
+        mcp_server=importlib.util.find_spec("mcp") is not None,
+    )
+
+
+def page(title: str) -> gr.Blocks:
+    """An empty page; files that it wrote are deleted after an hour."""
+    return gr.Blocks(title=title, delete_cache=(600, 3600))
+
+
+def explanation(text: str) -> None:
+    """Folded below the result: what happens, the equation, the paper."""
+    with gr.Accordion("How it works", open=False):
+        gr.Markdown(text, latex_delimiters=MATH)
+
+
+# Models
+
+
+class Models:
+    """The models of a page, by name, each loaded when it is first used and then shared by all sessions.
+
+    Args:
+        preferred: names in the order in which the page shows them. In a gallery, where MODEL_ID names the models of
+            all pages, only these are the page's; alone, a page shows whatever MODEL_ID names.
+    """
+
+    # of all pages together
+    loaded: ClassVar[OrderedDict[str, object]] = OrderedDict()  # by address, the last used at the end
+    locks: ClassVar[dict[str, threading.Lock]] = {}
+    lock: ClassVar[threading.Lock] = threading.Lock()
+    gallery: ClassVar[bool] = False
+
+    def __init__(self, preferred: tuple[str, ...]):
+        given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
+        self.addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
+        if self.gallery:
+            self.addresses = {n: self.addresses[n] for n in preferred if n in self.addresses}
+        else:
+            order = {n: i for i, n in enumerate(preferred)}
+            self.addresses = dict(sorted(self.addresses.items(), key=lambda item: order.get(item[0], len(order))))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.addresses)
+
+    @property
+    def first(self) -> str | None:
+        return next(iter(self.addresses), None)
+
+    def control(self) -> gr.Dropdown:
+        """The choice of a model; without any, a line that says how to give one."""
+        if not self.addresses:
+            gr.Markdown(
+                "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like "
+                "`user/vae-mnist`, or portable folders."
+            )
+        return gr.Dropdown(list(self), value=self.first, label="Model", elem_id="model")
+
+    def __getitem__(self, name: str):
+        """The pipeline.
+
+        Raises:
+            gr.Error: there is no such model, or it cannot be loaded.
+        """
+        if not self.addresses:
+            raise message("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
+        if name not in self.addresses:
+            raise message(f"model is {name!r}; it must be one of {', '.join(self)}")
+        address = self.addresses[name]
+        with self.lock:
+            own = self.locks.setdefault(address, threading.Lock())
+        with own:  # two sessions that ask for one model at once load it once
+            with self.lock:
+                if address in self.loaded:
+                    self.loaded.move_to_end(address)
+                    return self.loaded[address]
+            pipe = self._load(address)
+            with self.lock:
+                self.loaded[address] = pipe
+                bound = float(os.environ.get("MODEL_MEMORY_MB", "2000")) * 1e6
+                while len(self.loaded) > 1 and sum(map(size_of, self.loaded.values())) > bound:
+                    self.loaded.popitem(last=False)
+        return pipe
+
+    @staticmethod
+    def _load(address: str):
+        from diffusers import DiffusionPipeline  # seconds to import, so only with the first model
+
+        where, _, revision = address.partition("@")
+        if not Path(where).is_dir() and ("/" not in where or where.startswith((".", "/"))):
+            raise message(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
+        try:
+            pipe = DiffusionPipeline.from_pretrained(where, trust_remote_code=True, revision=revision or None)
+        except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
+            raise message(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+def size_of(pipe) -> int:
+    """Bytes of a pipeline's weights."""
+    modules = [m for m in pipe.components.values() if hasattr(m, "parameters")]
+    return sum(p.numel() * p.element_size() for m in modules for p in [*m.parameters(), *m.buffers()])
+
+
+# Controls: one name and one range for one thing, on every page
+
+
+def count_control(most: int = 64, start: int = 16) -> gr.Slider:
+    return gr.Slider(1, most, min(start, most), step=1, label="Number of images")
+
+
+def temperature_control() -> gr.Slider:
+    return gr.Slider(0, 2, 1, step=0.05, label="Temperature", info="the spread of z: 1 as trained, 0 always the same")
+
+
+def class_control(elem_id: str | None = None) -> gr.Dropdown:
+    choices = [ANY, *map(str, range(10))]  # a caller of the API may choose a model whose classes are not shown
+    return gr.Dropdown(choices, value=ANY, label="Class", elem_id=elem_id, visible=False)
+
+
+def seed_controls(elem_id: str = "seed") -> tuple[gr.Number, gr.Checkbox]:
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id=elem_id, min_width=120)
+        new_seed = gr.Checkbox(True, label="New seed each time", min_width=120)
+    return seed, new_seed
+
+
+def result_image(label: str, elem_id: str, **options) -> gr.Image:
+    """A picture to look at, enlarge and download."""
+    return gr.Image(
+        label=label,
+        format="png",
+        interactive=False,
+        elem_id=elem_id,
+        elem_classes="crisp",
+        buttons=["download", "fullscreen"],
+        **options,
+    )
+
+
+# Bounds: sliders check what a browser sends, these what anything else does
+
+
+def bounded(name: str, value, low: float, high: float) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+        raise message(f"{name} is {value!r}; it must lie between {low} and {high}")
+    return value
+
+
+def whole(name: str, value, low: int, high: int) -> int:
+    if bounded(name, value, low, high) != int(value):
+        raise message(f"{name} is {value}; it must be a whole number")
+    return int(value)
+
+
+def one_of(name: str, value, allowed) -> str:
+    if value not in allowed:
+        raise message(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    return value
+
+
+def seed_of(seed, new_seed: bool) -> int:
+    """The seed to use: a new one, or the one given."""
+    return random.randint(0, MAX_SEED) if new_seed else whole("seed", seed, 0, MAX_SEED)
+
+
+def class_of(label, count: int) -> int | None:
+    """The class that a control holds; None for any, or where the model has no classes."""
+    if str(label) == ANY or not count:
+        return None
+    if not str(label).isdecimal() or int(label) >= count:
+        raise message(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}")
+    return int(label)
+
+
+# Jobs
+
+
+class _Slot:
+    """One running job of a session."""
+
+    def __init__(self):
+        self.free = threading.Semaphore(1)
+
+
+_slots: "weakref.WeakValueDictionary[str, _Slot]" = weakref.WeakValueDictionary()
+_slots_lock = threading.Lock()
+
+
+def one_job(handler: Callable) -> Callable:
+    """A handler of which, and of all others so wrapped, a session runs one at a time.
+
+    A second one waits ten seconds for the first and then gets a message. Generators hold their place until they end,
+    are stopped, or their page is closed.
+    """
+
+    def take(request: gr.Request) -> _Slot:
+        session = str(getattr(request, "session_hash", None) or getattr(request, "client", None))
+        with _slots_lock:
+            slot = _slots.get(session) or _Slot()
+            _slots[session] = slot
+        if not slot.free.acquire(timeout=WAIT_SECONDS):
+            raise message("Your last request is still running: stop it, or wait for it to end.")
+        return slot
+
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def run(*values):
+            slot = take(values[0])
+            try:
+                yield from handler(*values[1:])
+            finally:
+                slot.free.release()
+    else:
+
+        @functools.wraps(handler)
+        def run(*values):
+            slot = take(values[0])
+            try:
+                return handler(*values[1:])
+            finally:
+                slot.free.release()
+
+    # gradio hands the request to the parameter of this type
+    signature = inspect.signature(handler)
+    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+    run.__signature__ = signature.replace(parameters=[request, *signature.parameters.values()])
+    run.__annotations__ = {**handler.__annotations__, "request": gr.Request}
+    del run.__wrapped__
+    return run
+
+
+def buttons(label: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
+    """The button that starts a job and the one that stops it."""
+    with gr.Row():
+        start = gr.Button(label, variant="primary", elem_id=elem_id, scale=3, min_width=140)
+        stop = gr.Button("Stop", elem_id=f"{elem_id}-stop", scale=1, min_width=70)
+    return start, stop
+
+
+# Pictures
+
+
+def open_picture(source: str | Path | bytes, name: str) -> Image.Image:
+    """A picture file, first frame, upright, as RGB on white paper.
+
+    Raises:
+        gr.Error: it cannot be read, or has more than 25 megapixels.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise message(
+                    f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read"
+                )
+            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise message(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be") from None
+    paper = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(paper, picture).convert("RGB")
+
+
+def data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+class Pad(gr.HTML):
+    """A square to draw on, or to put a picture on; hands a PIL image to its handler, or None while it is empty.
+
+    To callers of the API it is an image file.
+    """
+
+    data_model = ImageData
+
+    def __init__(self, value: Image.Image | None = None, *, label: str = "Draw here", **options):
+        super().__init__(
+            value,
+            label=label,
+            html_template=f"""
+            <div class="pad"><canvas width="280" height="280" tabindex="0" role="img" aria-label="{label}"></canvas>
+            <div class="pad-row"><button type="button" class="pad-undo">Undo</button>
+            <button type="button" class="pad-clear">Clear</button>
+            <button type="button" class="pad-open">Upload</button></div>
+            <input type="file" accept="image/*" hidden><p class="pad-note" role="status"></p></div>""",
+            js_on_load=(HERE / "pad.js").read_text(),
+            **options,
+        )
+
+    def preprocess(self, payload: ImageData | None) -> Image.Image | None:
+        if payload is None:
+            return None
+        if payload.url and payload.url.startswith("data:"):
+            try:
+                return open_picture(base64.b64decode(payload.url.partition(",")[2], validate=True), "The drawing")
+            except binascii.Error:
+                raise message("The drawing is not base64-encoded.") from None
+        return open_picture(payload.path, payload.orig_name or "The file") if payload.path else None
+
+    def postprocess(self, value: Image.Image | None) -> ImageData | None:
+        return None if value is None else ImageData(url=data_url(value))
+
+    def api_info(self) -> dict:
+        return ImageData.model_json_schema()
+
+    def example_payload(self):
+        return None
+
+
+class Explorer(gr.HTML):
+    """A picture with a marker to drag: hands (x, y) in [0, 1], from the upper left, to its handler."""
+
+    def __init__(self, label: str, **options):
+        super().__init__(
+            {"x": 0.5, "y": 0.5, "url": ""},
+            label=label,
+            html_template=f"""
+            <div class="explorer" tabindex="0" role="application" aria-label="{label}; move by the arrow keys">
+            <img alt="" draggable="false"><div class="explorer-marker"></div></div>""",
+            js_on_load=(HERE / "explorer.js").read_text(),
+            **options,
+        )
+
+    def preprocess(self, payload: dict | None) -> tuple[float, float]:
+        place = payload if isinstance(payload, dict) else {}
+        return tuple(float(bounded(axis, place.get(axis), 0, 1)) for axis in ("x", "y"))
+
+    def postprocess(self, value: Image.Image | dict) -> dict:
+        """A new picture; the marker goes back to the middle."""
+        return value if isinstance(value, dict) else {"x": 0.5, "y": 0.5, "url": data_url(value)}
+
+    def api_info(self) -> dict:
+        number = {"type": "number", "minimum": 0, "maximum": 1}
+        return {"type": "object", "properties": {"x": number, "y": number}, "required": ["x", "y"]}
+
+    def example_payload(self):
+        return {"x": 0.5, "y": 0.5}
+
+
+def upscale(image: Image.Image, side: int) -> Image.Image:
+    """Whole pixels, so that small images stay crisp."""
+    factor = max(1, side // image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def grid(images: list[Image.Image], columns: int | None = None, width: int = 640) -> Image.Image:
+    """Images in rows, each enlarged by whole pixels, at most `width` pixels wide unless they are small already."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    tiles = [upscale(i.convert("RGB"), width // columns) for i in images]
+    (w, h), gap = tiles[0].size, 4
+    sheet = Image.new("RGB", (columns * (w + gap) + gap, rows * (h + gap) + gap), (120, 128, 140))
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (gap + i % columns * (w + gap), gap + i // columns * (h + gap)))
+    return sheet
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with a minus sign as long as a plus."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40) -> str:
+    """An SVG: how often `values` fall where, and named places among them. It takes the colours of the page."""
+    values = np.asarray(values, dtype=float)
+    low = min(values.min(), *(v for _, v in marks))
+    high = max(values.max(), *(v for _, v in marks))
+    low, high = low - 0.04 * (high - low) - 1e-6, high + 0.04 * (high - low) + 1e-6
+    counts, edges = np.histogram(values, bins, (low, high))
+    left, right, top, floor = 16, 624, 20 + 20 * len(marks), 250
+
+    def x(value: float) -> float:
+        return left + (right - left) * (value - low) / (high - low)
+
+    bars = "".join(
+        f'<rect x="{x(a):.1f}" width="{max(1.0, x(b) - x(a) - 1):.1f}" '
+        f'y="{floor - (floor - top) * n / counts.max():.1f}" height="{(floor - top) * n / counts.max():.1f}"/>'
+        for n, a, b in zip(counts, edges, edges[1:], strict=False)
+    )
+    lines = ""
+    for i, (name, value) in enumerate(marks):
+        y, place = 16 + 20 * i, x(value)
+        anchor, shift = ("end", -6) if place > (left + right) / 2 else ("start", 6)
+        lines += (
+            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{y - 10}" y2="{floor}"/>'
+            f'<text x="{place + shift:.1f}" y="{y}" text-anchor="{anchor}">{name} {signed(value, 0)}</text>'
+        )
+    ticks = "".join(
+        f'<text x="{x(v):.1f}" y="{floor + 18}" text-anchor="middle">{signed(v, 0)}</text>'
+        for v in np.linspace(low, high, 7)[1:-1]
+    )
+    return (
+        f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{label}" font-size="14">'
+        f'<g class="bars">{bars}</g><line class="axis" x1="{left}" x2="{right}" y1="{floor}" y2="{floor}"/>'
+        f'{lines}{ticks}<text x="320" y="{floor + 42}" text-anchor="middle">{label}</text></svg></div>'
+    )
+
+
+# Digits
+
+
+def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
+    """A drawing or a photograph as the data sets hold digits: white on black, centred, with a margin.
+
+    Raises:
+        gr.Error: there is nothing on it.
+    """
+    empty = message("There is nothing on the paper yet: draw a digit, upload one or click an example.")
+    if picture is None:
+        raise empty
+    picture = picture.convert("L")
+    picture.thumbnail((512, 512), Image.Resampling.LANCZOS)
+    gray = np.asarray(picture, dtype=np.float32)
+    ink = np.abs(gray - np.median(gray))  # dark on light or light on dark: most of a picture is its ground
+    if ink.max() < 30:
+        raise empty
+    ink = Image.fromarray((ink * (255 / ink.max())).astype(np.uint8))
+    ink = ink.crop(ink.point(lambda v: 255 if v > 60 else 0).getbbox())
+    side = round(size * 20 / 28) if size > 10 else size  # MNIST's margin; the 8x8 digits have none
+    scale = side / max(ink.size)
+    ink = ink.resize([max(1, round(s * scale)) for s in ink.size], Image.Resampling.LANCZOS)
+    # MNIST puts the centre of mass in the middle, as far as the margin allows
+    weight = np.asarray(ink, dtype=np.float32)
+    place = []
+    for axis, length in ((0, ink.width), (1, ink.height)):
+        along = weight.sum(axis)
+        centre = (along * (np.arange(length) + 0.5)).sum() / along.sum()
+        place.append(round(min(max(size / 2 - centre, 0), size - length)))
+    digit = Image.new("L", (size, size))
+    digit.paste(ink, tuple(place))
+    return digit
+
+
+@functools.cache
+def example_digits() -> list[Image.Image]:
+    """Ten handwritten digits, one a class, as ink on paper: from scikit-learn's set, of the part kept for testing."""
+    strip = Image.open(HERE / "digits.png")
+    digits = []
+    for c in range(10):
+        large = strip.crop((8 * c, 0, 8 * c + 8, 8)).resize((192, 192), Image.Resampling.BICUBIC)
+        inked = large.point(lambda v: min(255, max(0, 4 * v - 480)))  # sharp edges, as of a pen
+        digits.append(ImageOps.invert(ImageOps.expand(inked, 44)))
+    return digits
+
+
+def examples_gallery(elem_id: str) -> gr.Gallery:
+    """The ten example digits, to click."""
+    return gr.Gallery(
+        example_digits(),
+        label="Examples: click one",
+        columns=5,
+        object_fit="contain",
+        allow_preview=False,
+        buttons=[],
+        elem_id=elem_id,
+        elem_classes="examples",
+    )
