@@ -9,7 +9,6 @@ MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest
 import base64
 import binascii
 import functools
-import importlib
 import importlib.util
 import inspect
 import io
@@ -88,13 +87,14 @@ def theme() -> gr.themes.Base:
 
 def launch(demo: gr.Blocks) -> None:
     """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
-    threading.Thread(target=importlib.import_module, args=["diffusers"], daemon=True).start()  # soon to be needed
+    threading.Thread(target=diffusion_pipeline, daemon=True).start()  # soon to be needed
     demo.queue(max_size=64, default_concurrency_limit=4)
     demo.launch(
         theme=theme(),
         css=(HERE / "house.css").read_text(),
         inbrowser=os.environ.get("OPEN_PAGE") == "1",
         max_file_size=MAX_UPLOAD,
+        show_error=True,  # callers of the API get the message too
         mcp_server=importlib.util.find_spec("mcp") is not None,
     )
 
@@ -180,17 +180,29 @@ class Models:
 
     @staticmethod
     def _load(address: str):
-        from diffusers import DiffusionPipeline  # seconds to import, so only with the first model
-
         where, _, revision = address.partition("@")
         if not Path(where).is_dir() and ("/" not in where or where.startswith((".", "/"))):
             raise message(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
         try:
-            pipe = DiffusionPipeline.from_pretrained(where, trust_remote_code=True, revision=revision or None)
+            pipe = diffusion_pipeline().from_pretrained(where, trust_remote_code=True, revision=revision or None)
         except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
             raise message(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+
+_importing = threading.Lock()
+
+
+def diffusion_pipeline():
+    """`diffusers.DiffusionPipeline`, imported when it is first needed: that takes seconds.
+
+    By one thread at a time: two that import parts of one package at once can meet it half made.
+    """
+    with _importing:
+        from diffusers import DiffusionPipeline
+
+        return DiffusionPipeline
 
 
 def size_of(pipe) -> int:
@@ -328,12 +340,19 @@ def one_job(handler: Callable) -> Callable:
     return run
 
 
-def buttons(label: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
-    """The button that starts a job and the one that stops it."""
+def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:
+    """The button that starts a job; beside it one that stops it, where the job is a generator that takes a while."""
     with gr.Row():
         start = gr.Button(label, variant="primary", elem_id=elem_id, scale=3, min_width=140)
-        stop = gr.Button("Stop", elem_id=f"{elem_id}-stop", scale=1, min_width=70)
-    return start, stop
+        return [start, gr.Button("Stop", elem_id=f"{elem_id}-stop", scale=1, min_width=70)] if stop else [start]
+
+
+def job(pressed: list[gr.Button], handler: Callable, inputs: list, outputs: list) -> tuple[list, list]:
+    """A handler behind its `buttons`, and an endpoint of its name; returns what it takes and gives."""
+    event = pressed[0].click(handler, inputs, outputs, api_name=handler.__name__)
+    if len(pressed) > 1:
+        pressed[1].click(None, cancels=[event])
+    return inputs, outputs
 
 
 # Pictures
@@ -346,15 +365,15 @@ def open_picture(source: str | Path | bytes, name: str) -> Image.Image:
         gr.Error: it cannot be read, or has more than 25 megapixels.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise message(
-                    f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read"
-                )
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        width, height = picture.size
+        small = width * height <= MAX_PIXELS
+        if small:  # only now is anything decoded
             picture = ImageOps.exif_transpose(picture).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise message(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be") from None
+    if not small:
+        raise message(f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read")
     paper = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(paper, picture).convert("RGB")
 
@@ -519,8 +538,10 @@ def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
     side = round(size * 20 / 28) if size > 10 else size  # MNIST's margin; the 8x8 digits have none
     scale = side / max(ink.size)
     ink = ink.resize([max(1, round(s * scale)) for s in ink.size], Image.Resampling.LANCZOS)
-    # MNIST puts the centre of mass in the middle, as far as the margin allows
     weight = np.asarray(ink, dtype=np.float32)
+    weight *= 255 / weight.max()  # a thin pen has become faint
+    ink = Image.fromarray(weight.astype(np.uint8))
+    # MNIST puts the centre of mass in the middle, as far as the margin allows
     place = []
     for axis, length in ((0, ink.width), (1, ink.height)):
         along = weight.sum(axis)

@@ -80,7 +80,7 @@ def labels_for(pipe, x: torch.Tensor, label: str) -> tuple[list[int] | None, str
 
 
 @one_job
-def sample(
+def vae_sample(
     model: str, label: str, count: int, temperature: float, output: str, seed: int, new_seed: bool
 ) -> Iterator[tuple[Image.Image, int]]:
     """Draw images from a variational autoencoder.
@@ -113,7 +113,7 @@ def sample(
 
 
 @one_job
-def reconstruct(model: str, label: str, picture: Image.Image | None) -> tuple[Image.Image, Image.Image, str]:
+def vae_reconstruct(model: str, label: str, picture: Image.Image | None) -> tuple[Image.Image, Image.Image, str]:
     """Encode a picture of a digit and decode it again.
 
     Args:
@@ -139,7 +139,7 @@ def reconstruct(model: str, label: str, picture: Image.Image | None) -> tuple[Im
 
 
 @one_job
-def walk(
+def vae_walk(
     model: str, start: Image.Image | None, end: Image.Image | None, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
     """Walk in a straight line from the code of one digit to that of another, decoding on the way.
@@ -194,7 +194,7 @@ def map_class(pipe, label: str) -> int | None:
 
 
 @one_job
-def draw_map(model: str, label: str) -> tuple[Image.Image, str]:
+def vae_map(model: str, label: str) -> tuple[Image.Image, str]:
     """A map of the latent space: what each place of it decodes to.
 
     Args:
@@ -222,7 +222,7 @@ def draw_map(model: str, label: str) -> tuple[Image.Image, str]:
     return Image.fromarray((tiles * 255).round().astype(np.uint8)), text
 
 
-def decode_at(model: str, label: str, place: tuple[float, float]) -> tuple[Image.Image, str]:
+def vae_decode_at(model: str, label: str, place: tuple[float, float]) -> tuple[Image.Image, str]:
     """Decode one place of the map.
 
     Args:
@@ -242,7 +242,7 @@ def decode_at(model: str, label: str, place: tuple[float, float]) -> tuple[Image
 
 
 @one_job
-def styles(
+def vae_styles(
     model: str, source: str, picture: Image.Image | None, count: int, temperature: float, seed: int, new_seed: bool
 ) -> tuple[Image.Image, int, str]:
     """Keep the style, change the class: all classes decoded from one z, a row for each z.
@@ -292,7 +292,7 @@ def own_bounds(model: str) -> np.ndarray:
 
 
 @one_job
-def how_likely(
+def vae_how_likely(
     model: str,
     picture: Image.Image | None,
     num_samples: int,
@@ -368,14 +368,14 @@ with house.page("Genus: variational autoencoder") as demo:
                 ["mean", "sample"], value="mean", label="Decoder output", info="mean: gray; sample: each pixel drawn"
             )
             seed, new_seed = house.seed_controls()
-            draw, draw_stop = house.buttons("Draw samples", "draw")
+            draw = house.buttons("Draw samples", "draw", stop=True)
         with gr.Column(scale=3, min_width=300):
             samples = result_image("Samples", "samples")
     with gr.Tab("Reconstruct"), gr.Row():
         with gr.Column(scale=2, min_width=300):
             pad = house.Pad(label="Draw a digit", elem_id="pad")
             label2 = house.class_control()
-            encode, encode_stop = house.buttons("Encode and decode", "encode")
+            encode = house.buttons("Encode and decode", "encode")
             examples = house.examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
@@ -388,7 +388,7 @@ with house.page("Genus: variational autoencoder") as demo:
                 start = house.Pad(house.example_digits()[3], label="From", elem_id="start", min_width=130)
                 end = house.Pad(house.example_digits()[8], label="To", elem_id="end", min_width=130)
             frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
-            go, go_stop = house.buttons("Walk", "walk")
+            go = house.buttons("Walk", "walk", stop=True)
             examples2 = house.examples_gallery("examples-walk")
             gr.Markdown("An example becomes the end of the walk, and the end its start.")
         with gr.Column(scale=3, min_width=300):
@@ -415,7 +415,7 @@ with house.page("Genus: variational autoencoder") as demo:
             style_count = gr.Slider(1, 8, 5, step=1, label="Number of styles")
             temperature2 = house.temperature_control()
             seed2, new_seed2 = house.seed_controls("seed-style")
-            restyle, restyle_stop = house.buttons("Decode every class", "restyle")
+            restyle = house.buttons("Decode every class", "restyle")
         with gr.Column(scale=3, min_width=300):
             sheet = result_image("One z a row, one class a column", "sheet")
             about_styles = gr.Markdown()
@@ -423,50 +423,46 @@ with house.page("Genus: variational autoencoder") as demo:
         with gr.Column(scale=2, min_width=300):
             pad3 = house.Pad(house.example_digits()[2], label="Draw a digit", elem_id="pad-likely")
             importance = gr.Slider(10, MAX_IMPORTANCE, 1000, step=10, label="Importance samples")
-            ask, ask_stop = house.buttons("How likely is it?", "ask")
+            ask = house.buttons("How likely is it?", "ask", stop=True)
             examples3 = house.examples_gallery("examples-likely")
         with gr.Column(scale=3, min_width=300):
             answer = gr.Markdown(elem_id="answer")
             figure = gr.HTML(elem_id="figure", min_height=240)
     house.explanation(THEORY)
 
-    def job(start_button, stop_button, handler, inputs, outputs, api_name):
-        """A handler behind its button, with a stop."""
-        event = start_button.click(handler, inputs, outputs, api_name=api_name)
-        stop_button.click(None, cancels=[event])
-        return inputs, outputs
-
-    drawn = job(draw, draw_stop, sample,
-                [model, label, count, temperature, output, seed, new_seed], [samples, seed], "vae_sample")  # fmt: skip
-    encoded = job(encode, encode_stop, reconstruct, [model, label2, pad], [seen, again, terms], "vae_reconstruct")
-    walked = job(go, go_stop, walk, [model, start, end, frames], [frame, strip], "vae_walk")
-    styled = job(restyle, restyle_stop, styles,
-                 [model, source, pad2, style_count, temperature2, seed2, new_seed2], [sheet, seed2, about_styles],
-                 "vae_styles")  # fmt: skip
-    asked = job(ask, ask_stop, how_likely, [model, pad3, importance], [figure, answer], "vae_how_likely")
+    drawn = house.job(draw, vae_sample, [model, label, count, temperature, output, seed, new_seed], [samples, seed])
+    encoded = house.job(encode, vae_reconstruct, [model, label2, pad], [seen, again, terms])
+    house.job(go, vae_walk, [model, start, end, frames], [frame, strip])
+    styled = house.job(
+        restyle,
+        vae_styles,
+        [model, source, pad2, style_count, temperature2, seed2, new_seed2],
+        [sheet, seed2, about_styles],
+    )
+    house.job(ask, vae_how_likely, [model, pad3, importance], [figure, answer])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
     moved = [map_model, label3, explorer], [live, code]
     mapped = [map_model, label3], [explorer, about_map]
-    pad.input(reconstruct, *encoded, trigger_mode="always_last", **quiet)
+    pad.input(vae_reconstruct, *encoded, trigger_mode="always_last", **quiet)
     explorer.input(
-        decode_at, *moved, trigger_mode="always_last", show_progress="hidden", queue=False, api_name="vae_decode_at"
+        vae_decode_at, *moved, trigger_mode="always_last", show_progress="hidden", queue=False, api_name="vae_decode_at"
     )
-    examples.select(example, None, pad, **quiet).success(reconstruct, *encoded, **quiet)
+    examples.select(example, None, pad, **quiet).success(vae_reconstruct, *encoded, **quiet)
     examples2.select(lambda end: end, end, start, **quiet).then(example, None, end, **quiet)
     examples3.select(example, None, pad3, **quiet)
     source.change(lambda s: gr.HTML(visible=s == "picture"), source, pad2, **quiet)
-    label3.change(draw_map, *mapped, **quiet).success(decode_at, *moved, **quiet)
-    model.change(update_classes, model, [label, label2], **quiet).success(sample, *drawn, **quiet)
-    map_model.change(update_map_class, map_model, label3, **quiet).success(draw_map, *mapped, **quiet).success(
-        decode_at, *moved, **quiet
+    label3.change(vae_map, *mapped, api_name="vae_map").success(vae_decode_at, *moved, **quiet)
+    model.change(update_classes, model, [label, label2], **quiet).success(vae_sample, *drawn, **quiet)
+    map_model.change(update_map_class, map_model, label3, **quiet).success(vae_map, *mapped, **quiet).success(
+        vae_decode_at, *moved, **quiet
     )
     # no tab is empty when it is opened
-    map_tab.select(draw_map, *mapped, api_name="vae_map").success(decode_at, *moved, **quiet)
-    styles_tab.select(styles, *styled, **quiet)
+    map_tab.select(vae_map, *mapped, **quiet).success(vae_decode_at, *moved, **quiet)
+    styles_tab.select(vae_styles, *styled, **quiet)
     if MODELS.first:
-        demo.load(update_classes, model, [label, label2], **quiet).success(sample, *drawn, **quiet)
+        demo.load(update_classes, model, [label, label2], **quiet).success(vae_sample, *drawn, **quiet)
 
 if __name__ == "__main__":
     house.launch(demo)

@@ -1,0 +1,130 @@
+"""Pages as a person meets them: built by the publishing step, served from their own folder, opened in Chromium."""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, run_module
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(space: str, place: Path, model_id: str, python: str = sys.executable, **environment: str):
+    """The address of a Space, built into `place` and running in a process of its own."""
+    done = run_module("training.publish", "--space", f"spaces/{space}", "--to", place)
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = {**os.environ, "MODEL_ID": model_id, "GRADIO_SERVER_PORT": str(port), **environment}
+    log = place.parent / f"{place.name}.log"
+    with open(log, "w") as out:
+        process = subprocess.Popen([python, "app.py"], cwd=place, env=environment, stdout=out, stderr=out)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(url, timeout=5)
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.25)
+        yield url
+        raised = re.findall(r"^[\w.]+(?:Error|Exception)\b", log.read_text(), re.MULTILINE)
+        # those are the messages that a person sees; anything else is a fault
+        assert set(raised) <= {"gradio.exceptions.Error"}, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def conditional_portable(tmp_path_factory) -> Path:
+    """The portable folder of a tiny model that was trained with classes."""
+    folder = tmp_path_factory.mktemp("conditional")
+    run = folder / "run"
+    done = run_module("training.autoencoders.vae", "--output_dir", run, "--conditional", "true", *TINY)
+    assert done.returncode == 0, done.stderr
+    done = run_module("training.publish", run, "--to", folder / "tiny-classes")
+    assert done.returncode == 0, done.stderr
+    return folder / "tiny-classes"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("Chromium is not installed, and REQUIRE_BROWSER is set")
+        pytest.skip("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def opened(browser, url: str, width: int = 1280, expected: tuple[str, ...] = (), **context):
+    """A page in a session of its own, which ends with a console free of errors and nothing wider than the window."""
+    session = browser.new_context(viewport={"width": width, "height": 900}, **context)
+    page = session.new_page()
+    page.set_default_timeout(60_000)  # a busy machine is slow, not wrong
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(url)
+    try:
+        yield page
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    finally:
+        session.close()
+    assert not [error for error in errors if not any(word in error for word in expected)]
+
+
+def source_of(page, element: str) -> str:
+    image = page.locator(f"#{element} img").first
+    image.wait_for()
+    return image.get_attribute("src")
+
+
+def changed(page, element: str, old: str) -> str:
+    """Wait until an image is another one than before."""
+    page.wait_for_function(
+        "([e, old]) => (document.querySelector(`#${e} img`)?.getAttribute('src') ?? old) !== old", arg=[element, old]
+    )
+    return source_of(page, element)
+
+
+def open_tab(page, name: str) -> None:
+    """By its tab, or in a narrow window by the menu of those that have no room."""
+    page.get_by_role("tab").first.wait_for()
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+    tab.click()
+
+
+def draw_stroke(page, element: str) -> None:
+    """A vertical line on a pad."""
+    canvas = page.locator(f"#{element} canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y - box["height"] / 4)
+    page.mouse.down()
+    page.mouse.move(x, y + box["height"] / 4, steps=8)
+    page.mouse.up()

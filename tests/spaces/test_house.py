@@ -1,0 +1,191 @@
+"""What all Spaces share, without a browser."""
+
+import importlib.util
+import sys
+import threading
+import time
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """The module, from a copy: gradio leaves files beside modules that define components."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copytree(ROOT / "spaces" / "house", folder, dirs_exist_ok=True)
+    spec = importlib.util.spec_from_file_location("house", folder / "house.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["house"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["house"]
+
+
+def ink(shape, size=(280, 280), ground="white", pen="black"):
+    picture = Image.new("RGB", size, ground)
+    ImageDraw.Draw(picture).line(shape, fill=pen, width=20)
+    return picture
+
+
+def test_a_digit_is_white_on_black_with_its_mass_in_the_middle(house):
+    seven = [(70, 70), (210, 70), (117, 238)]
+    digits = [
+        np.asarray(house.as_digit(picture, 28), dtype=float)
+        for picture in (
+            ink(seven),
+            ink(seven, ground="black", pen="white"),
+            ink([(x + 30, y - 30) for x, y in seven]),
+            ink([(4 * x, 4 * y) for x, y in seven], size=(1120, 1120)).resize((300, 300)),
+        )
+    ]
+    for digit in digits:
+        assert digit.max() > 200 and digit[0].max() == digit[:, 0].max() == 0
+        rows, columns = np.indices(digit.shape) + 0.5
+        for axis in (rows, columns):
+            assert abs((axis * digit).sum() / digit.sum() - 14) <= 1.0
+    for other in digits[1:3]:
+        np.testing.assert_allclose(other, digits[0], atol=1)  # neither polarity nor place matters
+
+
+def test_an_empty_paper_is_refused(house):
+    for empty in (None, Image.new("RGB", (50, 50), "white"), Image.new("L", (50, 50), 0)):
+        with pytest.raises(gr.Error, match="nothing on the paper"):
+            house.as_digit(empty, 28)
+
+
+def test_the_examples_are_of_the_test_split(house):
+    from training.data import DataOptions, load_data
+
+    source = load_data(DataOptions())
+    test = {bytes(x.numpy()): int(c) for x, c in zip(source.test.x, source.test.class_labels, strict=True)}
+    strip = np.asarray(Image.open(ROOT / "spaces" / "house" / "digits.png"))
+    assert [test[strip[:, 8 * c : 8 * c + 8].tobytes()] for c in range(10)] == list(range(10))
+
+
+def test_a_grid_keeps_every_pixel(house):
+    rng = np.random.default_rng(0)
+    tiles = [rng.integers(0, 256, (8, 8), dtype=np.uint8) for _ in range(6)]
+    sheet = np.asarray(house.grid([Image.fromarray(t) for t in tiles], columns=3).convert("L"))
+    factor = 640 // 3 // 8
+    for i, tile in enumerate(tiles):
+        top, left = (4 + k * (8 * factor + 4) for k in divmod(i, 3))
+        shown = sheet[top : top + 8 * factor, left : left + 8 * factor]
+        assert np.array_equal(shown, tile.repeat(factor, 0).repeat(factor, 1))
+
+
+def test_bounds_name_the_argument_and_its_value(house):
+    for check, words in (
+        (lambda: house.whole("count", 10**9, 1, 64), "count is 1000000000; it must lie between 1 and 64"),
+        (lambda: house.whole("count", 2.5, 1, 64), "count is 2.5; it must be a whole number"),
+        (lambda: house.bounded("temperature", float("nan"), 0, 2), "temperature is nan"),
+        (lambda: house.bounded("temperature", None, 0, 2), "temperature is None"),
+        (lambda: house.seed_of(2**70, False), f"seed is {2**70}"),
+        (lambda: house.class_of("banana", 10), "class is 'banana'; it must be any or 0 to 9"),
+        (lambda: house.class_of("10", 10), "class is '10'"),
+        (lambda: house.one_of("output", "x", ("mean",)), "output is 'x'; it must be one of mean"),
+    ):
+        with pytest.raises(gr.Error, match=words):
+            check()
+    assert house.class_of("7", 10) == 7 and house.class_of("any", 10) is house.class_of("3", 0) is None
+    assert house.seed_of(-5, True) in range(house.MAX_SEED + 1)
+
+
+def test_a_session_runs_one_job_at_a_time_and_others_run_beside_it(house, monkeypatch):
+    monkeypatch.setattr(house, "WAIT_SECONDS", 0.2)
+    one, other = gr.Request(session_hash="one"), gr.Request(session_hash="other")
+
+    @house.one_job
+    def steps(n: int):
+        """Steps."""
+        yield from range(n)
+
+    @house.one_job
+    def answer() -> int:
+        return 42
+
+    running = steps(one, 3)
+    assert next(running) == 0
+    with pytest.raises(gr.Error, match="last request is still running"):
+        answer(one)
+    assert answer(other) == 42
+    running.close()  # what a stop, or a closed page, does
+    assert answer(one) == 42
+    assert list(steps(one, 3)) == [0, 1, 2] and answer(one) == 42
+
+    @house.one_job
+    def broken():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError):
+        broken(one)
+    assert answer(one) == 42  # a job that fails frees its place
+
+
+def test_a_waiting_job_starts_when_the_first_one_ends(house):
+    request = gr.Request(session_hash="waits")
+    log = []
+
+    @house.one_job
+    def work(name: str):
+        log.append(f"{name} begins")
+        time.sleep(0.1)
+        log.append(f"{name} ends")
+
+    threads = [threading.Thread(target=work, args=(request, name)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [line.split()[1] for line in log] == ["begins", "ends", "begins", "ends"]
+
+
+def test_models_are_shared_and_kept_within_a_bound(house, portable, tmp_path, monkeypatch):
+    import shutil
+
+    for name in "abc":
+        shutil.copytree(portable, tmp_path / name)
+    monkeypatch.setenv("MODEL_ID", ",".join(str(tmp_path / name) for name in "abc"))
+    house.Models.loaded.clear()
+    models = house.Models(("c", "b"))
+    assert list(models) == ["c", "b", "a"] and not models.loaded  # nothing is loaded before its first use
+    first = models["a"]
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(models["b"])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(pipe) for pipe in found}) == 1 and models["a"] is first
+    weights = sum(p.numel() * p.element_size() for p in first.vae.parameters())
+    assert house.size_of(first) == weights
+    monkeypatch.setenv("MODEL_MEMORY_MB", str(2.5 * weights / 1e6))
+    models["c"]
+    assert list(models.loaded) == [str(tmp_path / name) for name in "ac"]  # b was used longest ago
+    assert torch.equal(models["b"].vae.state_dict()["encoder.last.bias"], first.vae.state_dict()["encoder.last.bias"])
+    with pytest.raises(gr.Error, match="model is 'd'; it must be one of c, b, a"):
+        models["d"]
+
+
+def test_in_a_gallery_a_page_takes_its_own_models_only(house, monkeypatch):
+    monkeypatch.setenv("MODEL_ID", "user/x-mnist, user/a@v1,b/")
+    monkeypatch.setattr(house.Models, "gallery", True)
+    assert list(house.Models(("b", "a", "c"))) == ["b", "a"]
+    assert house.Models(("a",)).addresses == {"a": "user/a@v1"}
+
+
+def test_a_histogram_puts_its_marks_where_they_belong(house):
+    import re
+
+    svg = house.histogram([0.0, 1.0, 2.0, 2.0], [("low", 0.0), ("high", 2.0)], "nats")
+    places = [float(x) for x in re.findall(r'class="mark" x1="([\d.]+)"', svg)]
+    bars = [(float(x), float(h)) for x, h in re.findall(r'<rect x="([\d.]+)".*? height="([\d.]+)"', svg)]
+    tallest = max(bars, key=lambda bar: bar[1])
+    assert places[0] < places[1] and abs(tallest[0] - places[1]) < 20
