@@ -9,6 +9,7 @@ MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest
 import base64
 import binascii
 import functools
+import importlib
 import importlib.util
 import inspect
 import io
@@ -16,6 +17,7 @@ import math
 import os
 import random
 import threading
+import typing
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -87,7 +89,6 @@ def theme() -> gr.themes.Base:
 
 def launch(demo: gr.Blocks) -> None:
     """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
-    threading.Thread(target=diffusion_pipeline, daemon=True).start()  # soon to be needed
     demo.queue(max_size=64, default_concurrency_limit=4)
     demo.launch(
         theme=theme(),
@@ -96,7 +97,12 @@ def launch(demo: gr.Blocks) -> None:
         max_file_size=MAX_UPLOAD,
         show_error=True,  # callers of the API get the message too
         mcp_server=importlib.util.find_spec("mcp") is not None,
+        prevent_thread_lock=True,
     )
+    soon = threading.Timer(2, diffusion_pipeline)  # once the page is there, before its reader asks for more
+    soon.daemon = True
+    soon.start()
+    demo.block_thread()
 
 
 def page(title: str) -> gr.Blocks:
@@ -191,18 +197,28 @@ class Models:
         return pipe
 
 
-_importing = threading.Lock()
+# By one thread at a time: two that import parts of one package at once can meet it half made.
+_importing = threading.RLock()
+
+
+class Later:
+    """A module that is imported when it is first used: a page can be read before torch, which takes a second, is there.
+
+    Args:
+        name: of the module, as `import` takes it.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str):
+        with _importing:
+            return getattr(importlib.import_module(self._name), attribute)
 
 
 def diffusion_pipeline():
-    """`diffusers.DiffusionPipeline`, imported when it is first needed: that takes seconds.
-
-    By one thread at a time: two that import parts of one package at once can meet it half made.
-    """
-    with _importing:
-        from diffusers import DiffusionPipeline
-
-        return DiffusionPipeline
+    """`diffusers.DiffusionPipeline`; its import takes seconds."""
+    return Later("diffusers").DiffusionPipeline
 
 
 def size_of(pipe) -> int:
@@ -335,7 +351,7 @@ def one_job(handler: Callable) -> Callable:
     signature = inspect.signature(handler)
     request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
     run.__signature__ = signature.replace(parameters=[request, *signature.parameters.values()])
-    run.__annotations__ = {**handler.__annotations__, "request": gr.Request}
+    run.__annotations__ = {"request": gr.Request, **typing.get_type_hints(handler)}
     del run.__wrapped__
     return run
 

@@ -1,5 +1,7 @@
 """The VAE Space: sample, reconstruct what you draw, walk through the latent space, and ask how likely a drawing is."""
 
+from __future__ import annotations  # torch.Tensor is named before torch is there
+
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,7 +9,6 @@ from functools import lru_cache
 import gradio as gr
 import house
 import numpy as np
-import torch
 from house import (
     ANY,
     bounded,
@@ -23,6 +24,8 @@ from house import (
     whole,
 )
 from PIL import Image
+
+torch = house.Later("torch")
 
 TITLE = "Variational autoencoder"
 SENTENCE = "A decoder turns random numbers into images, an encoder says which numbers made an image."
@@ -76,7 +79,8 @@ def labels_for(pipe, x: torch.Tensor, label: str) -> tuple[list[int] | None, str
     if wanted is not None or not classes_of(pipe):
         return None if wanted is None else [wanted], ""
     best, probability = likeliest_class(pipe, x)
-    return [best], f"The model reads a **{best}** (probability {probability:.0%} under its bounds). "
+    sure = "more than 99%" if probability > 0.99 else f"{probability:.0%}"
+    return [best], f"The model reads a **{best}** (probability {sure} under its bounds). "
 
 
 @one_job
@@ -428,6 +432,10 @@ with house.page("Genus: variational autoencoder") as demo:
         with gr.Column(scale=3, min_width=300):
             answer = gr.Markdown(elem_id="answer")
             figure = gr.HTML(elem_id="figure", min_height=240)
+            gr.Markdown(
+                "Why is an empty image so likely? A single simple picture can hold more probability than any one digit: "
+                "there are many digits to share theirs."
+            )
     house.explanation(THEORY)
 
     drawn = house.job(draw, vae_sample, [model, label, count, temperature, output, seed, new_seed], [samples, seed])

@@ -130,3 +130,41 @@ def test_a_build_that_fails_leaves_the_old_folder(tiny_run, tmp_path, monkeypatc
         publish.build(tiny_run, tmp_path / "to")
     assert {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["to"]
+
+
+def test_a_space_is_its_folder_and_what_all_share(tmp_path):
+    place = tmp_path / "space"
+    for _ in range(2):  # a second build replaces the first, with the same bytes
+        assert run_module("training.publish", "--space", "spaces/vae", "--to", place).returncode == 0
+        own = {p.name: p.read_bytes() for d in ("vae", "house") for p in (ROOT / "spaces" / d).iterdir() if p.is_file()}
+        own = {name: content for name, content in own.items() if not name.endswith(".pyi")}
+        assert {p.name: p.read_bytes() for p in place.iterdir()} == own
+
+
+def test_the_gallery_holds_all_spaces_and_the_record_of_the_box(tmp_path):
+    place = tmp_path / "gallery"
+    assert run_module("training.publish", "--space", "spaces/gallery", "--to", place).returncode == 0
+    pages = json.loads((place / "pages.json").read_text())
+    assert pages == sorted(p.parent.name for p in ROOT.glob("spaces/*/app.py") if p.parent.name != "gallery")
+    for name in pages:
+        assert (place / f"{name}.py").read_bytes() == (ROOT / "spaces" / name / "app.py").read_bytes()
+    box = {p.name for p in (place / "box").iterdir()}
+    assert box == {p.parent.name for p in ROOT.glob("checkpoints/*/run.json")}
+    assert not list(place.rglob("*.safetensors"))
+
+
+def test_what_is_no_space_is_refused_and_nothing_is_lost(tiny_run, portable, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    for words, message in (
+        (("--space", "spaces/house", "--to", tmp_path / "x"), "not a Space; there is no app.py in it"),
+        (("--space", "spaces/vae", "--to", tmp_path / "notes"), "holds something else"),
+        (("--space", "spaces/vae", "--to", portable), "holds something else"),
+        (("--space", "spaces/vae", "--checkpoint", tmp_path / "x"), "a Space has no weights"),
+        (("--space", "spaces/vae", tiny_run, "--to", tmp_path / "x"), "one of the two"),
+        (("--to", tmp_path / "x"), "one of the two"),
+    ):
+        done = run_module("training.publish", *words)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine" and not (tmp_path / "x").exists()

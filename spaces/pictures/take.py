@@ -1,0 +1,54 @@
+"""The README's pictures of the Spaces, taken of a gallery that runs.
+
+make demo &
+python spaces/pictures/take.py http://127.0.0.1:7860
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).parent
+
+
+def main(url: str) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1180, "height": 800})
+        page.goto(url)
+        page.get_by_text("In the box").wait_for()
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=HERE / "gallery.png")
+
+        page.goto(f"{url}/vae")
+        page.locator("#samples img").wait_for()
+        page.get_by_role("tab", name="Map").click()
+        page.locator("#live img").wait_for()
+        box = page.locator("#map .explorer").bounding_box()
+        page.mouse.click(box["x"] + 0.24 * box["width"], box["y"] + 0.42 * box["height"])
+        page.wait_for_timeout(1_500)
+        page.screenshot(path=HERE / "vae-map.png")
+
+        page.get_by_role("tab", name="How likely").click()
+        page.get_by_role("button", name="How likely is it?").click()
+        page.get_by_text("1,000 samples").wait_for()
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=HERE / "vae-how-likely.png")
+
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(f"{url}/vae")
+        page.locator("#samples img").wait_for()
+        page.get_by_role("tab", name="Reconstruct").click()
+        page.locator("#examples button.thumbnail-item").nth(3).click()
+        page.locator("#again img").wait_for()
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=HERE / "vae-phone.png", full_page=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1].rstrip("/"))
