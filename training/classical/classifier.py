@@ -1,0 +1,102 @@
+"""Train a classifier p(y|x) by maximum likelihood.
+
+    python -m training.classical.classifier                                          # digits, under a minute
+    python -m training.classical.classifier --config training/classical/classifier-mnist.yaml
+
+The loss is -log p(y|x) in nats. Images are shifted, turned and scaled at random, within the bounds given.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.classical.modeling_classifier import ClassifierModel
+from pipelines.classical.pipeline_classifier import ClassifierPipeline
+from training.data import DataOptions, DataSource, in_order, load_data
+from training.loops.common import Run, RunOptions, load_weights
+from training.loops.single import train
+from training.options import UsageError, command_line, option, parse
+from training.pictures import image_grid
+
+SHOWN = 64  # images of samples.png
+LOOKED_THROUGH = 2_000  # validation images among which the hardest are found
+
+
+@dataclass
+class ClassifierOptions(DataOptions, RunOptions):
+    output_dir: str = option("runs/classifier-digits", "the run folder")
+    max_steps: int = option(1_500, "optimizer steps", least=1)
+    width: int = option(32, "channels at half resolution", least=1)
+    num_blocks: int = option(1, "residual blocks at each resolution", least=0)
+    num_levels: int = option(2, "how often the image is halved", least=1, most=6)
+    feature_dim: int = option(128, "size of the last hidden layer", least=1)
+    dropout: float = option(0.2, "on the last hidden layer", least=0.0, most=0.9)
+    shift: float = option(0.5, "pixels by which an image is moved at most", least=0.0)
+    rotation: float = option(5.0, "degrees by which it is turned at most", least=0.0, most=180.0)
+    zoom: float = option(0.05, "share by which it is enlarged or reduced at most", least=0.0, most=0.9)
+
+
+def augment(x: Tensor, shift: float, rotation: float, zoom: float) -> Tensor:
+    """Each image of x (B, C, H, W) moved, turned and scaled by amounts of its own, uniform within the bounds."""
+    if not (shift or rotation or zoom):
+        return x
+    u = 2 * torch.rand(4, len(x), device=x.device) - 1
+    angle = u[0] * rotation * torch.pi / 180
+    scale = 1 + zoom * u[1]
+    height, width = x.shape[2:]
+    rows = [
+        torch.stack([scale * angle.cos(), -scale * angle.sin(), 2 * shift / width * u[2]], 1),
+        torch.stack([scale * angle.sin(), scale * angle.cos(), 2 * shift / height * u[3]], 1),
+    ]
+    where = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, where, padding_mode="border", align_corners=False)
+
+
+def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierModel:
+    names = ("width", "num_blocks", "num_levels", "feature_dim", "dropout")
+    try:
+        spec = source.spec("8-bit", (-1, 1))
+        return ClassifierModel(spec, **{name: getattr(options, name) for name in names})
+    except ValueError as error:
+        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+
+
+def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
+    """The validation images to whose class the model gives the least probability, the hardest first."""
+    x, labels = next(in_order(source.validation, LOOKED_THROUGH))
+    x = x.float() / 255
+    given = pipeline.classify(x).gather(1, labels[:, None].to(pipeline.device))[:, 0]
+    hardest = x[given.argsort()[:SHOWN].cpu()]
+    return image_grid(hardest.permute(0, 2, 3, 1).numpy(), 8)
+
+
+def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, list[str]]:
+    """Accuracy on the validation split."""
+    right = count = 0
+    for x, labels in in_order(source.validation, 500, 10_000):
+        right += int((pipeline.classify(x.float() / 255).argmax(1).cpu() == labels).sum())
+        count += len(x)
+    return {"validation_accuracy": right / count}, []
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(ClassifierOptions, argv, __doc__)
+    run = Run("classifier", options)
+    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
+        source = load_data(options)
+    model = build_model(options, source)
+    if options.init_from:
+        load_weights(model, options.init_from, "classifier")
+
+    def loss(model, x, class_labels, step: int) -> dict:
+        if torch.is_grad_enabled():  # images are measured as they are
+            x = augment(x, options.shift, options.rotation, options.zoom)
+        return {"loss": model(x, class_labels, return_dict=False)[0]}
+
+    train(run, source, model, loss, ClassifierPipeline, picture, inspect)
+
+
+if __name__ == "__main__":
+    command_line(main)
