@@ -4,6 +4,10 @@
     python -m training.publish runs/vae-mnist --checkpoint checkpoints/vae-mnist --dtype float16
     python -m training.publish --space spaces/vae --to build/space                # a Space that runs by itself
     python -m training.publish --space spaces/gallery --to build/gallery          # all Spaces, as pages of one
+    python -m training.publish checkpoints/vae-mnist --repo_id user/vae-mnist     # build and upload
+    python -m training.publish --space spaces/vae --repo_id user/vae --model_id user/vae-mnist,user/cvae-mnist
+    python -m training.publish --all --namespace user
+    python -m training.publish --verify user/vae-mnist
 
 A portable folder holds the weights as safetensors, the code that they need and an index that names it. Code files
 carry a hash of their content in their names (`modeling_vae_3f2a9c.py`): diffusers puts all remote code into one
@@ -27,6 +31,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from training.card import card
+from training.hub import check_repo_id, collect, upload, verify
 from training.options import LineParser, UsageError, command_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,27 +41,26 @@ PICTURES = ("samples.png", "curve.png")
 LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb")
 
 
-def build(source: Path, to: Path) -> None:
-    """Write the portable folder of a run or a checkpoint.
+def build(source: Path, to: Path, called: str | None = None) -> None:
+    """Write the portable folder of a run, a checkpoint, or a pipeline that was loaded by remote code and saved.
 
     Raises:
         UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
     """
     index = read_index(source)
     with replacing(to, source, _is_portable) as folder:
-        pipeline_file = _pipeline_file(index["_class_name"])
+        pipeline_file = _defining("pipeline", index["_class_name"])
         module = _add_code(pipeline_file, folder)
         portable = {**index, "_class_name": [module, index["_class_name"]]}
         portable.pop("_name_or_path", None)
-        for name, entry in components(index).items():
-            library, class_name = entry
+        for name, (library, class_name) in components(index).items():
             _copy_component(source / name, folder / name)
-            if library.startswith("pipelines."):
-                module = _add_code(ROOT / (library.replace(".", "/") + ".py"), folder / name)
+            if not is_library(library):
+                module = _add_code(_defining("modeling", class_name), folder / name)
                 portable[name] = [module, class_name]
         _write_json(folder / "model_index.json", portable)
         _copy_record(source, folder)
-        (folder / "README.md").write_text(card(folder, to.name, portable), encoding="utf-8")
+        (folder / "README.md").write_text(card(folder, called or to.name, portable), encoding="utf-8")
 
 
 def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
@@ -122,21 +127,27 @@ def read_index(source: Path) -> dict:
     missing = [name for name in components(index) if not (source / name).is_dir()]
     if missing:
         raise UsageError(f"{source}: its component {missing[0]} is missing")
-    if isinstance(class_name, list):
-        raise UsageError(f"{source}: is a portable folder already; give the run or checkpoint it was built from")
-    return index
+    # a portable folder, or a pipeline that was loaded from one and saved again, is built anew from this project's code
+    return {**index, "_class_name": class_name[1] if isinstance(class_name, list) else class_name}
 
 
 def components(index: dict) -> dict[str, list[str]]:
     return {k: v for k, v in index.items() if isinstance(v, list) and not k.startswith("_") and v[0] is not None}
 
 
-def _pipeline_file(class_name: str) -> Path:
-    for file in sorted(ROOT.glob("pipelines/*/pipeline_*.py")):
+def is_library(library: str) -> bool:
+    """Whether a component's class is diffusers' or transformers' own; ours are named by their module, here, in a
+    portable folder, or as diffusers imported them from one."""
+    return library.split(".")[0] in ("diffusers", "transformers")
+
+
+def _defining(kind: str, class_name: str) -> Path:
+    """The file pipelines/*/<kind>_*.py that defines a class."""
+    for file in sorted(ROOT.glob(f"pipelines/*/{kind}_*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.ClassDef) and node.name == class_name for node in tree.body):
             return file
-    raise UsageError(f"{class_name}: no file pipelines/*/pipeline_*.py defines it")
+    raise UsageError(f"{class_name}: no file pipelines/*/{kind}_*.py defines it")
 
 
 # Writing
@@ -271,66 +282,50 @@ def _write_json(file: Path, content: dict) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-# The card
-
-
-def card(folder: Path, name: str, index: dict) -> str:
-    """README.md of a portable folder: what it is and how to load it."""
-    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else None
-    picture = "\n![Samples](samples.png)\n" if (folder / "samples.png").is_file() else ""
-    trained = ""
-    if run:
-        minutes = run["seconds"] / 60
-        trained = (
-            f"\n## Training\n\n{run['step']} steps on {run['dataset']['id']} in {minutes:.1f} minutes "
-            f"({run['device']}), {run['parameters']:,} parameters:\n\n```\n{run['command']}\n```\n"
-        )
-    return f"""---
-library_name: diffusers
-license: apache-2.0
-tags:
-- genus
-- {index["_class_name"][1]}
----
-
-# {name}
-{picture}
-The code that runs this model lies beside its weights. Online:
-
-```python
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)  # a Hub id or this folder
-images = pipe(batch_size=16).images
-```
-
-Offline, from a repository that was downloaded before:
-
-```python
-from diffusers import DiffusionPipeline
-from huggingface_hub import snapshot_download
-
-folder = snapshot_download("user/{name}", local_files_only=True)
-pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-```
-{trained}"""
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.publish", description=__doc__.split("\n")[0])
-    parser.add_argument("source", type=Path, nargs="?", help="a finished run, or a checkpoint")
-    parser.add_argument("--space", type=Path, help="assemble this Space, a folder under spaces/, instead of a model")
-    goal = parser.add_mutually_exclusive_group(required=True)
-    goal.add_argument("--to", type=Path, help="write the portable folder, or the Space, here")
-    goal.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
+    parser.add_argument("source", type=Path, nargs="?", help="a finished run, a checkpoint, or a saved pipeline")
+    parser.add_argument("--space", type=Path, help="publish this Space, a folder under spaces/, instead of a model")
+    parser.add_argument(
+        "--all", action="store_true", help="publish every checkpoint and Space, and a collection of them"
+    )
+    parser.add_argument("--verify", help="say whether the code in this folder or repository is this project's")
+    parser.add_argument("--to", type=Path, help="write the portable folder, or the Space, here")
+    parser.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights, with --checkpoint")
+    parser.add_argument(
+        "--repo_id", help="upload to this repository of the Hub, user/name; created where it is not there"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="the branch to upload to, instead of main")
+    parser.add_argument("--model_id", help="the models of an uploaded Space, separated by commas: its MODEL_ID")
+    parser.add_argument("--namespace", help="the user or organisation that --all publishes for")
     options = parser.parse_args(argv)
-    if (options.source is None) == (options.space is None):
-        raise UsageError("give a run or a checkpoint, or --space with the folder of a Space; one of the two")
+    if sum([options.source is not None, options.space is not None, options.all, options.verify is not None]) != 1:
+        raise UsageError(
+            "give a run or a checkpoint, or --space with the folder of a Space, --all or --verify; one of them"
+        )
+    if options.verify is not None:
+        return _say_verified(options.verify)
+    if options.all:
+        return _publish_all(options)
+    if sum([options.to is not None, options.checkpoint is not None, options.repo_id is not None]) != 1:
+        raise UsageError("give --to with a folder, --checkpoint with a folder, or --repo_id; one of the three")
     if options.space and options.checkpoint:
         raise UsageError(f"--checkpoint {options.checkpoint}: a Space has no weights; give --to")
     if options.dtype and not options.checkpoint:
-        raise UsageError(f"--dtype {options.dtype}: goes with --checkpoint; --to copies the weights as they are")
+        raise UsageError(
+            f"--dtype {options.dtype}: goes with --checkpoint; otherwise the weights are copied as they are"
+        )
+    for name in ("private", "revision", "model_id"):
+        if getattr(options, name) and not options.repo_id:
+            raise UsageError(f"--{name}: goes with --repo_id")
+    if options.model_id and not options.space:
+        raise UsageError(f"--model_id {options.model_id}: goes with --space")
+    if options.repo_id:
+        print(publish(options.source or options.space, options.repo_id, options.space is not None, options.model_id,
+                      options.private, options.revision))  # fmt: skip
+        return
     if options.space:
         space(options.space, options.to)
     elif options.checkpoint:
@@ -338,6 +333,57 @@ def main(argv: list[str] | None = None) -> None:
     else:
         build(options.source, options.to)
     print(options.checkpoint or options.to)
+
+
+def publish(
+    source: Path,
+    repo_id: str,
+    is_space: bool = False,
+    model_id: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+) -> str:
+    """Build and upload a model, or a Space; returns its address.
+
+    Raises:
+        UsageError: as of `build`, `space` and `hub.upload`.
+    """
+    check_repo_id(repo_id)
+    for name in model_id.split(",") if model_id else ():
+        check_repo_id(name.partition("@")[0], "--model_id")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / repo_id.split("/")[1]
+        if is_space:
+            space(source, folder)
+            return upload(folder, repo_id, "space", private, revision, {"MODEL_ID": model_id} if model_id else None)
+        build(source, folder, repo_id)
+        return upload(folder, repo_id, "model", private, revision)
+
+
+def _publish_all(options) -> None:
+    """Every checkpoint as a model, every Space with the models that are its own, and a collection."""
+    from tqdm.auto import tqdm
+
+    if not options.namespace:
+        raise UsageError("--all: needs --namespace, the user or organisation to publish for")
+    names = sorted(index.parent.name for index in ROOT.glob("checkpoints/*/model_index.json"))
+    models = ",".join(f"{options.namespace}/{name}" for name in names)
+    jobs = [(ROOT / "checkpoints" / name, f"{options.namespace}/{name}", False) for name in names]
+    jobs += [
+        (app.parent, f"{options.namespace}/{app.parent.name}", True) for app in sorted(ROOT.glob("spaces/*/app.py"))
+    ]
+    for source, repo_id, is_space in (bar := tqdm(jobs, unit="repository")):
+        bar.set_description(repo_id)
+        publish(source, repo_id, is_space, models if is_space else None, options.private)
+    print(collect(options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]))
+
+
+def _say_verified(source: str) -> None:
+    good, lines = verify(source)
+    print("\n".join(lines))
+    print(f"{source}: " + ("this project's code, no pickle" if good else "NOT as published by this project"))
+    if not good:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

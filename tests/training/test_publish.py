@@ -1,7 +1,9 @@
 """The build step: folders that load where nothing of ours is installed."""
 
+import hashlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -103,13 +105,12 @@ def test_local_places_leave_the_command():
     assert publish._public_command(command) == "python -m training.autoencoders.vae --seed 3"
 
 
-def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, portable, tmp_path):
+def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, tmp_path):
     precious = tmp_path / "mine"
     precious.mkdir()
     (precious / "thesis.tex").write_text("precious")
     for source, to, message in (
         (tmp_path / "nowhere", tmp_path / "to", "not a finished run or checkpoint"),
-        (portable, tmp_path / "to", "is a portable folder already"),
         (tiny_run, precious, "holds something else"),
         (tiny_run, tiny_run, "holds something else"),
     ):
@@ -161,10 +162,79 @@ def test_what_is_no_space_is_refused_and_nothing_is_lost(tiny_run, portable, tmp
         (("--space", "spaces/vae", "--to", tmp_path / "notes"), "holds something else"),
         (("--space", "spaces/vae", "--to", portable), "holds something else"),
         (("--space", "spaces/vae", "--checkpoint", tmp_path / "x"), "a Space has no weights"),
-        (("--space", "spaces/vae", tiny_run, "--to", tmp_path / "x"), "one of the two"),
-        (("--to", tmp_path / "x"), "one of the two"),
+        (("--space", "spaces/vae", tiny_run, "--to", tmp_path / "x"), "one of them"),
+        (("--to", tmp_path / "x"), "one of them"),
+        (("--space", "spaces/vae"), "one of the three"),
+        ((tiny_run, "--repo_id", "me"), "--repo_id me: must be a Hub id like user/vae-mnist"),
+        (("--space", "spaces/vae", "--repo_id", "a/b", "--model_id", "x"), "--model_id x: must be a Hub id"),
+        ((tiny_run, "--to", tmp_path / "x", "--private"), "--private: goes with --repo_id"),
+        ((tiny_run, "--repo_id", "a/b", "--model_id", "a/c"), "goes with --space"),
+        (("--all",), "needs --namespace"),
+        (("--verify", tmp_path / "notes"), "holds neither code nor weights"),
     ):
         done = run_module("training.publish", *words)
         assert done.returncode == 2 and message in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine" and not (tmp_path / "x").exists()
+
+
+def test_what_was_loaded_by_remote_code_is_published_again(tiny_run, portable, tmp_path):
+    """A portable folder, and a pipeline that was loaded from one and saved: diffusers' index of it no longer loads."""
+    saved = tmp_path / "saved"
+    alone(RESAVE, portable, saved, home=tmp_path / "home")
+    for source in (portable, saved):
+        publish.build(source, tmp_path / source.name / "again" / portable.name)
+        built = tmp_path / source.name / "again" / portable.name
+        for file in ("model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"):
+            assert (built / file).read_bytes() == (portable / file).read_bytes(), file
+        alone(DRAW, built, tmp_path / "images.pt", home=tmp_path / "home")
+
+
+RESAVE = """
+    import sys
+    from diffusers import DiffusionPipeline
+    DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])
+"""
+
+
+def test_the_card_tells_the_figures_and_the_code(tiny_run, tmp_path):
+    from huggingface_hub import ModelCard
+
+    source = tmp_path / "run"
+    publish.checkpoint(tiny_run, source, None)
+    figures = {
+        "dataset": "ylecun/mnist", "nats": 86.28, "nats_standard_error": 0.22, "convention": "bound; binarised",
+        "frechet_distance": 4.2, "samples": 10_000, "memorised": 0.012, "floor": {"frechet_distance": 0.1},
+        "extractor": {"id": "classifier-mnist", "sha256": "abc"},
+    }  # fmt: skip
+    (source / "results.json").write_text(json.dumps(figures))
+    publish.build(source, tmp_path / "model", "me/model")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    found = {r.metric_name: (r.metric_type, r.metric_value, r.dataset_type) for r in card.data.eval_results}
+    assert found["-log p(x), nats per image (bound; binarised)"] == ("nll", 86.28, "ylecun/mnist")
+    assert found["Fréchet distance in the features of classifier-mnist"][1] == 4.2
+    assert card.data.license == "apache-2.0" and card.data.library_name == "diffusers" and "genus" in card.data.tags
+    for file in (tmp_path / "model").rglob("*.py"):
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in card.text
+    assert 'from_pretrained("me/model", trust_remote_code=True)' in card.text and "1.2% lie closer" in card.text
+    assert "CC BY 4.0" in card.text  # of the digits that the run was trained on
+
+
+def test_verify_tells_ours_from_what_was_tampered_with(portable, tmp_path):
+    done = run_module("training.publish", "--verify", portable)
+    assert done.returncode == 0 and "this project's code, no pickle" in done.stdout, done.stdout + done.stderr
+    for name, change, message in (
+        ("code", lambda p: next(p.glob("pipeline_*.py")).write_text("import os\n"), "its content is not what its name"),
+        ("new", lambda p: (p / "extra.py").write_text("import os\n"), "not this project's code at any commit"),
+        ("pickle", lambda p: torch.save({}, p / "weights.bin"), "may hold a pickle"),
+        ("hidden", lambda p: (p / "x.json").write_bytes(pickle.dumps({})), "may hold a pickle"),
+        ("cut", lambda p: _cut(p / "vae" / "diffusion_pytorch_model.safetensors"), "no safetensors file"),
+    ):
+        shutil.copytree(portable, tmp_path / name)
+        change(tmp_path / name)
+        done = run_module("training.publish", "--verify", tmp_path / name)
+        assert done.returncode == 1 and message in done.stdout and "BAD" in done.stdout, done.stdout + done.stderr
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:100])

@@ -1,0 +1,157 @@
+"""Metrics against closed forms and known answers; the whole of an evaluation on a tiny run."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, run_module
+from training.evaluate import (
+    bits_per_dim,
+    calibration,
+    frechet_distance,
+    mean_and_error,
+    memorised,
+    nearest,
+    precision_recall_density_coverage,
+)
+from training.options import UsageError
+
+
+def with_moments(mean: torch.Tensor, root: torch.Tensor, n: int = 4_000) -> torch.Tensor:
+    """Points whose sample mean is `mean` and sample covariance root root^T, both exactly."""
+    z = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(int(100 * root.sum())), dtype=torch.float64)
+    z = z - z.mean(0)
+    z = z @ torch.linalg.inv(torch.linalg.cholesky(z.T @ z / (n - 1))).T
+    return mean + z @ root.T
+
+
+def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
+    one = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
+    other = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
+    a = with_moments(one, torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)))
+    b = with_moments(other, torch.diag(torch.tensor([2.0, 2.0, 0.5], dtype=torch.float64)))
+    # commuting covariances: |difference of means|^2 + sum of squared differences of standard deviations
+    expected = 1 + 0 + 9 + (1 - 2) ** 2 + 0 + (3 - 0.5) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-4)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(expected, rel=1e-4)  # features have no axes
+
+
+def test_nearest_leaves_out_the_point_itself():
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert nearest(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
+    assert nearest(line, line, 1).tolist() == [0, 0, 0, 0]
+    assert nearest(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
+
+
+def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(2_000, 2, generator=generator)
+    same = precision_recall_density_coverage(real, real)
+    assert same["precision"] == same["recall"] == same["coverage"] == 1
+    far = precision_recall_density_coverage(real, real + 10)
+    assert set(far.values()) == {0}
+    # samples that fill the left half: precise, and half of what is there
+    half = torch.rand(2_000, 2, generator=generator) * torch.tensor([0.5, 1.0])
+    figures = precision_recall_density_coverage(real, half)
+    assert figures["precision"] > 0.97 and figures["recall"] == pytest.approx(0.5, abs=0.04)
+    assert figures["coverage"] == pytest.approx(0.5, abs=0.04)
+    # half of the samples nowhere near: precision and density halve, the rest stays
+    astray = torch.cat([torch.rand(1_000, 2, generator=generator), 10 + torch.rand(1_000, 2, generator=generator)])
+    figures = precision_recall_density_coverage(real, astray)
+    assert figures["precision"] == pytest.approx(0.5, abs=0.02) and figures["density"] == pytest.approx(0.5, abs=0.05)
+    # independent draws of one distribution: a ball holds k others on average, so the density is 1
+    fresh = precision_recall_density_coverage(real, torch.rand(2_000, 2, generator=generator))
+    assert fresh["density"] == pytest.approx(1, abs=0.1)
+
+
+def test_copies_of_training_images_are_found_out():
+    generator = torch.Generator().manual_seed(0)
+    train, test, fresh = (torch.randn(2_000, 6, generator=generator) for _ in range(3))
+    assert memorised(train, test, fresh) == pytest.approx(0.01, abs=0.01)
+    copied = torch.cat([fresh[:1_000], train[:1_000] + 1e-4])
+    assert memorised(train, test, copied) == pytest.approx(0.505, abs=0.01)
+
+
+def test_a_uniform_model_of_bytes_has_eight_bits_per_dim():
+    shape = (3, 4, 4)
+    assert bits_per_dim(math.prod(shape) * math.log(256), shape) == pytest.approx(8)
+    # twice as fine a unit doubles the density's volume: log 2 a dimension, one bit
+    assert bits_per_dim(math.prod(shape) * math.log(512), shape) == pytest.approx(9)
+
+
+def test_the_calibration_error_of_known_answers():
+    labels = torch.zeros(100, dtype=torch.long)
+    labels[80:] = 1
+    sure = torch.tensor([[0.8, 0.2]]).repeat(100, 1)  # right 80 times in 100
+    assert calibration(sure, labels)[0] == pytest.approx(0, abs=1e-6)
+    boasting = torch.tensor([[1.0, 0.0]]).repeat(100, 1)
+    error, rows = calibration(boasting, labels)
+    assert error == pytest.approx(0.2) and rows == [(1.0, pytest.approx(0.8), 100)]
+
+
+def test_a_mean_hides_no_nan():
+    assert mean_and_error(torch.tensor([1.0, 2.0, 3.0]), "x") == (2.0, pytest.approx(1 / math.sqrt(3)))
+    with pytest.raises(UsageError, match="x of test image 1 is nan; 1 of 3 so"):
+        mean_and_error(torch.tensor([1.0, float("nan"), 3.0]), "x")
+
+
+def test_a_tiny_run_is_evaluated_and_the_same_again(tiny_run, portable):
+    figures = []
+    for source in (tiny_run, portable):
+        done = run_module("training.evaluate", source, "--importance_samples", "20")
+        assert done.returncode == 0, done.stderr
+        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        assert json.loads((source / "results.json").read_text()) == figures[-1]
+        (source / "results.json").unlink()  # the runs are shared by other tests
+    kept = ("nats", "nats_standard_error", "importance_weighted_nats", "test_images", "parameters", "convention")
+    assert all(figures[0][key] == figures[1][key] for key in kept)
+    assert figures[0]["nats"] > figures[0]["importance_weighted_nats"]  # a bound, and a tighter one
+    assert figures[0]["nats"] < 64 * math.log(2)  # better than a coin for each pixel
+    assert figures[0]["convention"].startswith("bound, 10 samples of the latent; dynamic binarisation, 3 draws")
+    assert set(figures[0]["seconds_per_image"]) == {"1", "64"} and figures[0]["peak_memory_mb"] > 100
+
+
+def test_a_classifier_is_evaluated_and_judges_samples(tiny_run, tmp_path):
+    words = ("--output_dir", tmp_path / "judge", "--max_steps", "60", "--width", "8", "--feature_dim", "16",
+             "--learning_rate", "0.01", "--lr_warmup_steps", "2")  # fmt: skip
+    done = run_module("training.classical.classifier", *words)
+    assert done.returncode == 0, done.stderr
+    done = run_module("training.evaluate", tmp_path / "judge")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0.5 < found["accuracy"] <= 1 and 0 <= found["calibration_error"] < 0.5
+    assert sum(count for *_, count in found["calibration"]) == found["test_images"]
+    done = run_module(
+        "training.evaluate", tiny_run, "--extractor", tmp_path / "judge", "--importance_samples", "0", "--to", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["frechet_distance"] > found["floor"]["frechet_distance"] > 0  # twelve steps teach little
+    assert found["extractor"]["id"] == "judge" and len(found["extractor"]["sha256"]) == 64
+    assert "importance_weighted_nats" not in found and not (tiny_run / "results.json").exists()
+
+
+def test_bad_input_gets_one_line(tiny_run, tmp_path):
+    for words, message in (
+        ((tmp_path,), "there is no model_index.json in it"),
+        (("nobody/nothing",), "neither a folder nor a repository on the Hub"),
+        ((tiny_run, "--num_samples", "1"), "--num_samples is 1; it must be at least 7"),
+        ((tiny_run, "--dataset", "moons"), "takes data of shape [1, 8, 8], moons has [2]"),
+        ((tiny_run, "--extractor", tiny_run, "--importance_samples", "0"), "is no classifier"),
+    ):
+        done = run_module("training.evaluate", *words)
+        assert done.returncode == 2, (words, done.stderr)
+        assert message in done.stderr and "Traceback" not in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+
+
+def test_the_leaderboard_is_that_of_the_records():
+    done = run_module("training.leaderboard", "--check")
+    assert done.returncode == 0, done.stdout
+    text = (ROOT / "README.md").read_text()
+    for file in ROOT.glob("checkpoints/*/model_index.json"):
+        assert (file.parent / "results.json").is_file(), file.parent
+        assert f"| `{file.parent.name}` |" in text
