@@ -1,6 +1,8 @@
 """What several tests share: tiny trained runs and portable folders, made once a session."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,24 @@ def portable(tiny_run, tmp_path_factory) -> Path:
     done = run_module("training.publish", tiny_run, "--to", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def bare_python():
+    """The python of an environment that holds what a pushed Space asks for, torch and diffusers among it, and no more.
+
+    It is kept in .cache/ until the requirements change.
+    """
+    requirements = ROOT / "spaces" / "vae" / "requirements.txt"
+    mark = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    place = ROOT / ".cache" / f"space-{mark}"
+    python = place / "bin" / "python"
+    if not (place / "complete").exists():
+        for old in (ROOT / ".cache").glob("space-*"):
+            shutil.rmtree(old)
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements]
+        done = subprocess.run(install, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (place / "complete").touch()
+    return str(python)

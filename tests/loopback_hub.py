@@ -292,6 +292,7 @@ class Cutting:
 
     async def __call__(self, scope, receive, send):
         def cut():
+            send.__self__.transport.abort()  # uvicorn's own end of the connection
             raise ConnectionError("cut by the test")
 
         if scope["type"] == "http":

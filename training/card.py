@@ -94,7 +94,7 @@ pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)  # a 
 {use}
 ```
 
-Offline, from a repository that was downloaded before:
+Offline, once `hf download {name}` has fetched all of it (loading alone fetches only what it needs):
 
 ```python
 from diffusers import DiffusionPipeline

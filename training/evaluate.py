@@ -37,7 +37,7 @@ from training.options import LineParser, UsageError, command_line
 ROOT = Path(__file__).resolve().parents[1]
 EXTRACTORS = {(1, 28, 28): "classifier-mnist"}  # by the shape of the images
 NEIGHBOURS = 5
-ELBO_SAMPLES, BINARISATIONS, IMPORTANCE_IMAGES = 10, 3, 1000
+ELBO_SAMPLES, BINARISATIONS, IMPORTANCE_IMAGES = 3, 3, 500
 
 
 # Figures of sets of features
@@ -60,7 +60,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 def nearest(a: Tensor, b: Tensor, k: int = 1, skip_self: bool = False) -> Tensor:
     """Distance from each of (N, F) to its k-th nearest of (M, F): (N,). `skip_self` where a and b are one set."""
-    return torch.cat([torch.cdist(part, b).kthvalue(k + skip_self, 1).values for part in a.split(1_000)])
+    k += skip_self
+    return torch.cat([torch.cdist(part, b).topk(k, 1, largest=False).values[:, -1] for part in a.split(1_000)])
 
 
 def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
@@ -373,7 +374,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", help="measure on this set instead of the one it was trained on")
     parser.add_argument("--data_dir", help="a local copy of the named set")
     parser.add_argument("--num_samples", type=int, default=10_000, help="samples drawn for the distances")
-    parser.add_argument("--importance_samples", type=int, default=500, help="for the importance-weighted estimate")
+    parser.add_argument("--importance_samples", type=int, default=200, help="for the importance-weighted estimate")
     parser.add_argument("--extractor", help="a classifier in whose features samples are measured")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to", type=Path, help="write results.json into this folder; the source itself by default")

@@ -60,6 +60,7 @@ def upload(
     except Exception as error:
         raise UsageError(f"{place}: cannot be created ({_why(error)}); nothing was uploaded") from None
     again = "give the same command again to complete it"
+    before = _head(api, repo_id, repo_type, revision)
     try:
         for key, value in (variables or {}).items():
             api.add_space_variable(repo_id, key, value)
@@ -71,10 +72,24 @@ def upload(
             delete_patterns="*",  # code under older names would be left behind
         )  # fmt: skip
     except Exception as error:
-        raise UsageError(
-            f"{place}: the upload failed ({_why(error)}); nothing was committed, {left}; {again}"
-        ) from None
+        now, said = _head(api, repo_id, repo_type, revision), f"{place}: the upload failed ({_why(error)})"
+        if now is None:  # an answer that was lost is not a commit that was
+            raise UsageError(f"{said}; whether it was committed cannot be told; {again}") from None
+        if now == before:
+            raise UsageError(f"{said}; nothing was committed, {left}; {again}") from None
     return str(address)
+
+
+def _head(api, repo_id: str, repo_type: str, revision: str | None) -> str | None:
+    """The last commit; "" where there is no such branch yet, None where the Hub does not answer."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
+    except RevisionNotFoundError:
+        return ""
+    except Exception:
+        return None
 
 
 def collect(namespace: str, items: list[tuple[str, str]]) -> str:

@@ -38,7 +38,7 @@ from training.options import LineParser, UsageError, command_line
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ("samples.png", "curve.png")
 # options of a run that name places on the machine it ran on, or say nothing about its result
-LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb")
+LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb", "push_to_hub")
 
 
 def build(source: Path, to: Path, called: str | None = None) -> None:

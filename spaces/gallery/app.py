@@ -85,7 +85,7 @@ def tree() -> str:
     )
 
 
-COLUMNS = ("model", "data", "parameters", "minutes to train", "nats", "bits/dim", "Fréchet distance")
+COLUMNS = ("model", "data", "parameters", "minutes to train", "nats", "bits/dim", "Fréchet distance", "class accuracy")
 
 
 def box() -> str:
@@ -96,7 +96,11 @@ def box() -> str:
         file = folder / "results.json"
         results = json.loads(file.read_text()) if file.is_file() else {}
         cells = [folder.name, run["dataset"]["id"], f"{run['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}"]
-        cells += [results.get(key, "–") for key in ("nats", "bits_per_dim", "frechet_distance")]
+        bound = "≤ " if results.get("likelihood") == "bound" else ""
+        cells.append(f"{bound}{results['nats']:.2f}" if "nats" in results else "–")
+        cells += [f"{results[key]:.2f}" if key in results else "–" for key in ("bits_per_dim", "frechet_distance")]
+        accuracy = results.get("accuracy", results.get("class_accuracy"))
+        cells.append("–" if accuracy is None else f"{accuracy:.1%}")
         rows += "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -29,10 +29,10 @@ DRAW = """
 """
 
 
-def alone(code: str, *words, home) -> None:
+def alone(code: str, *words, home, python: str = sys.executable, **environment: str) -> None:
     """Run code in a fresh process, in an empty folder, with an empty HF_HOME and this repository not on the path."""
-    environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-I", "-c", textwrap.dedent(code), *map(str, words)]
+    environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", **environment}
+    command = [python, "-I", "-c", textwrap.dedent(code), *map(str, words)]
     home.mkdir(exist_ok=True)
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

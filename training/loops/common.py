@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from training.data import batches, mix
+from training.hub import check_repo_id
 from training.options import Stopped, UsageError, option
 
 
@@ -70,6 +71,7 @@ class RunOptions:
     keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1)
     export: str = option("best", "which averaged weights the finished pipeline holds: best (by validation) or last")
     report_to: str = option("none", "none, tensorboard, trackio or wandb")
+    push_to_hub: str | None = option(None, "the repository of the Hub, user/name, to publish the finished run to")
 
     def __post_init__(self):
         choices = {
@@ -82,12 +84,14 @@ class RunOptions:
             value = getattr(self, name)
             if value not in allowed:
                 raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        if self.push_to_hub is not None:
+            check_repo_id(self.push_to_hub, "--push_to_hub")
 
 
 # options that may differ between a run and its continuation: they do not change the weights
 FREE = {
     "output_dir", "resume", "overwrite", "data_dir", "max_memory_gb", "dataloader_workers", "log_every", "save_every",
-    "sample_every", "keep_checkpoints", "report_to",
+    "sample_every", "keep_checkpoints", "report_to", "push_to_hub",
 }  # fmt: skip
 
 
@@ -375,6 +379,18 @@ class Run:
             minutes = self.record["seconds"] / 60
             self.say(f"finished {step} steps in {minutes:.1f} minutes; the pipeline is in {self.folder}")
         self.close()
+        if self.is_main and self.options.push_to_hub:
+            self._push(self.options.push_to_hub)
+
+    def _push(self, repo_id: str) -> None:
+        from training.publish import publish
+
+        try:
+            self.say(publish(self.folder, repo_id))
+        except UsageError as error:
+            raise UsageError(
+                f"{error}; the run itself is finished: python -m training.publish {self.folder} --repo_id {repo_id}"
+            ) from None
 
     def _export(self, pipeline) -> None:
         """Save beside the run first, so that a full disk leaves no half-written pipeline."""
