@@ -15,6 +15,10 @@ from training.publish import build
 FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 
 
+CLASSIFIERS = [p for p in FOLDERS if (p / "classifier").is_dir()]
+VAES = [p for p in FOLDERS if (p / "vae").is_dir()]
+
+
 @pytest.fixture(params=FOLDERS, ids=lambda p: p.name, scope="module")
 def folder(request):
     return request.param
@@ -28,7 +32,7 @@ def pipe(folder, tmp_path_factory):
 
 
 def test_the_box_is_not_empty():
-    assert {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits"} <= {p.name for p in FOLDERS}
+    assert {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"} <= {p.name for p in FOLDERS}
 
 
 def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
@@ -40,9 +44,8 @@ def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
     assert not {"output_dir", "data_dir"} & record["options"].keys()
 
 
+@pytest.mark.parametrize("folder", VAES, ids=lambda p: p.name, indirect=True)
 def test_it_draws_and_measures_its_own_samples(pipe):
-    if pipe.likelihood != "bound":
-        pytest.skip("of models with a bound")
     images = pipe(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="pt").images
     assert images.shape == (4, *pipe.data_spec["shape"]) and images.isfinite().all() and images.std() > 0.05
     assert pipe.vae.dtype == torch.float32  # float16 in the file, full precision in use
@@ -51,9 +54,8 @@ def test_it_draws_and_measures_its_own_samples(pipe):
     assert (likely > pipe.elbo(noise, 4, generator=torch.Generator().manual_seed(0)) + 10).all()
 
 
+@pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda p: p.name, indirect=True)
 def test_a_classifier_knows_the_examples_of_the_spaces(pipe, folder):
-    if not hasattr(pipe, "classify"):
-        pytest.skip("of classifiers")
     assert (folder / "classifier" / "diffusion_pytorch_model.safetensors").stat().st_size <= 1_000_000
     strip = Image.open(ROOT / "spaces" / "house" / "digits.png")
     digits = []

@@ -48,6 +48,10 @@ def card(folder: Path, name: str, index: dict) -> str:
         _loading(name, found),
         _training(run, dataset),
         _figures(found),
+        "![Accuracy against confidence](calibration.png)\n" if (folder / "calibration.png").is_file() else "",
+        "Samples, each with its nearest training image on its right:\n\n![Nearest training images](nearest.png)\n"
+        if (folder / "nearest.png").is_file()
+        else "",
         _limits(dataset),
         _code(folder),
     ]

@@ -3,6 +3,8 @@
     python -m training.evaluate checkpoints/vae-mnist --data_dir DIR        # a run, a checkpoint, a portable folder
     python -m training.evaluate user/vae-mnist                              # or a repository on the Hub
 
+Beside it lie `nearest.png`, samples each with its nearest training image, or a classifier's `calibration.png`.
+
 All figures are of test images. What each of them means:
 
 - `nats`: mean of -log p(x), or of its bound, per image; `convention` says how it was computed. `bits_per_dim` for 8-bit
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 
 from training.data import DataOptions, DataSource, in_order, load_data, prepare
 from training.options import LineParser, UsageError, command_line
+from training.pictures import image_grid, reliability
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRACTORS = {(1, 28, 28): "classifier-mnist"}  # by the shape of the images
@@ -88,6 +91,14 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGH
     }
 
 
+def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, split, count: int = 32) -> bytes:
+    """The first samples, and on the right of each its nearest training image by the features: a PNG."""
+    which = torch.cdist(fake[:count], train).argmin(1)
+    found = split.__getitems__(which)[0].float() / 255
+    pairs = torch.stack([images[:count], found], 1).flatten(0, 1)
+    return image_grid(pairs.permute(0, 2, 3, 1).numpy(), 8)
+
+
 def memorised(train: Tensor, test: Tensor, fake: Tensor) -> float:
     """The share of `fake` nearer to a training image than 99 % of `test` are."""
     near = nearest(test, train).quantile(0.01)
@@ -140,9 +151,11 @@ def load(source: str, device: str):
         UsageError: it is none of these.
     """
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
 
     from training.publish import build
 
+    logging.disable_progress_bar()  # of loading: an instant
     folder = Path(source)
     with tempfile.TemporaryDirectory() as temporary:
         if not folder.is_dir():
@@ -240,8 +253,8 @@ def samples(pipe, count: int, labels: Tensor | None) -> Tensor:
     return torch.cat(parts)
 
 
-def quality(pipe, source: DataSource, extractor: str, count: int) -> dict:
-    """Distances of samples from test images in the extractor's features."""
+def quality(pipe, source: DataSource, extractor: str, count: int) -> tuple[dict, dict[str, bytes]]:
+    """Distances of samples from test images in the extractor's features, and a picture of nearest training images."""
     judge, _ = load(extractor, str(pipe.device))
     if not hasattr(judge, "features"):
         raise UsageError(f"--extractor {extractor}: is no classifier; it has no features to measure in")
@@ -266,12 +279,13 @@ def quality(pipe, source: DataSource, extractor: str, count: int) -> dict:
     figures["memorised"] = memorised(train, real, fake)
     if labels is not None:
         figures["class_accuracy"] = (judge.classify(images).argmax(1).cpu() == labels).float().mean().item()
-    return {
+    found = {
         **{name: round(value, 4) for name, value in figures.items()},
         "floor": {name: round(value, 4) for name, value in floor.items()},
         "samples": count,
         "extractor": {"id": Path(extractor).name, "sha256": weights_hash(judge)},
     }
+    return found, {"nearest.png": nearest_pairs(images, fake, train, source.train)}
 
 
 def weights_hash(pipe) -> str:
@@ -349,26 +363,30 @@ def machine(device: str) -> str:
     return f"{cpu}, {torch.get_num_threads()} threads"
 
 
-def evaluate(source: str, data: DataOptions, options: argparse.Namespace) -> dict:
-    """All figures that the model owes, as results.json holds them."""
+def evaluate(source: str, data: DataOptions, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
+    """All figures that the model owes, as results.json holds them, and pictures by file name."""
     pipe, _ = load(source, options.device)
     loaded = load_data(data)
     if list(loaded.shape) != list(pipe.data_spec["shape"]):
         raise UsageError(
             f"{source}: takes data of shape {pipe.data_spec['shape']}, {data.dataset} has {list(loaded.shape)}"
         )
+    pictures: dict[str, bytes] = {}
     results = {"dataset": loaded.dataset_id, "likelihood": pipe.likelihood, "parameters": parameters(pipe)}
     if hasattr(pipe, "classify") and pipe.likelihood == "none":
         results |= classification(pipe, loaded)
+        pictures = {"calibration.png": reliability(results["calibration"])}
     else:
         if pipe.likelihood in ("exact", "bound"):
             results |= likelihood(pipe, loaded, options.importance_samples)
         extractor = options.extractor or EXTRACTORS.get(tuple(loaded.shape))
         if extractor and loaded.kind == "image":
             place = ROOT / "checkpoints" / extractor
-            results |= quality(pipe, loaded, str(place) if place.is_dir() else extractor, options.num_samples)
+            judge = str(place) if place.is_dir() else extractor
+            found, pictures = quality(pipe, loaded, judge, options.num_samples)
+            results |= found
         results |= cost(pipe, str(Path(source).resolve()) if Path(source).is_dir() else source, options.device)
-    return {**results, "machine": machine(options.device), "torch": torch.__version__}
+    return {**results, "machine": machine(options.device), "torch": torch.__version__}, pictures
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -395,12 +413,14 @@ def main(argv: list[str] | None = None) -> None:
     if dataset is None:
         raise UsageError(f"{options.source}: has no run.json that names its data; give --dataset")
     data = DataOptions(dataset=dataset, data_dir=options.data_dir, resolution=resolution)
-    results = evaluate(options.source, data, options)
+    results, pictures = evaluate(options.source, data, options)
     place = options.to or (folder if folder.is_dir() else None)
     if place is not None:
         from training.loops.common import write_atomically
 
         place.mkdir(parents=True, exist_ok=True)
+        for name, content in pictures.items():
+            write_atomically(place / name, content)
         write_atomically(place / "results.json", json.dumps(results, indent=2, sort_keys=True) + "\n")
     print(json.dumps(results, sort_keys=True))
 

@@ -49,6 +49,18 @@ def _figure_png(figure) -> bytes:
     return buffer.getvalue()
 
 
+def reliability(rows: list[tuple[float, float, int]]) -> bytes:
+    """Accuracy against confidence, a point for each (confidence, accuracy, count); on the diagonal is calibrated."""
+    figure, axes = _figure(4.5, 4.5)
+    confidence, accuracy, _ = zip(*rows, strict=True)
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+    axes.plot(confidence, accuracy, color=ACCENT, marker="o", markersize=5, linewidth=1)
+    for x, y, n in rows:
+        axes.annotate(f"{n:,}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=7, color=INK)
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(-0.03, 1.05), title="images in each bin")
+    return _figure_png(figure)
+
+
 def scatter(samples: np.ndarray, data: np.ndarray) -> bytes:
     """Samples (N, 2) over data (M, 2)."""
     figure, axes = _figure(5, 5)

@@ -36,7 +36,7 @@ from training.hub import check_repo_id, collect, upload, verify
 from training.options import LineParser, UsageError, command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = ("samples.png", "curve.png")
+PICTURES = ("samples.png", "curve.png", "calibration.png", "nearest.png")
 # options of a run that name places on the machine it ran on, or say nothing about its result
 LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb", "push_to_hub")
 
@@ -53,11 +53,16 @@ def build(source: Path, to: Path, called: str | None = None) -> None:
         module = _add_code(pipeline_file, folder)
         portable = {**index, "_class_name": [module, index["_class_name"]]}
         portable.pop("_name_or_path", None)
+        portable.pop("auto_map", None)
+        own = []
         for name, (library, class_name) in components(index).items():
             _copy_component(source / name, folder / name)
             if not is_library(library):
                 module = _add_code(_defining("modeling", class_name), folder / name)
                 portable[name] = [module, class_name]
+                own.append(f"{module}.{class_name}")
+        if len(own) == 1:  # diffusers.AutoModel.from_pretrained(repo, subfolder=...) looks here, and knows one model
+            portable["auto_map"] = {"AutoModel": own[0]}
         _write_json(folder / "model_index.json", portable)
         _copy_record(source, folder)
         (folder / "README.md").write_text(card(folder, called or to.name, portable), encoding="utf-8")

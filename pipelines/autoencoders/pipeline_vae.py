@@ -63,12 +63,13 @@ class VAEPipeline(DiffusionPipeline):
 
     Args:
         vae: a `VAEModel`.
+        auto_map: what the index of a published repository tells `diffusers.AutoModel`; of no use here.
     """
 
     model_cpu_offload_seq = "vae"
     likelihood = "bound"
 
-    def __init__(self, vae):
+    def __init__(self, vae, auto_map: dict | None = None):
         super().__init__()
         self.register_modules(vae=vae)
         self.data_spec = vae.config.data_spec

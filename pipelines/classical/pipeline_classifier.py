@@ -14,12 +14,13 @@ class ClassifierPipeline(DiffusionPipeline):
 
     Args:
         classifier: a `ClassifierModel`.
+        auto_map: what the index of a published repository tells `diffusers.AutoModel`; of no use here.
     """
 
     model_cpu_offload_seq = "classifier"
     likelihood = "none"
 
-    def __init__(self, classifier):
+    def __init__(self, classifier, auto_map: dict | None = None):
         super().__init__()
         self.register_modules(classifier=classifier)
         self.data_spec = classifier.config.data_spec

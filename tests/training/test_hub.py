@@ -98,6 +98,12 @@ DRAW_FROM_THE_HUB = """
     images = pipe(batch_size=4, generator=torch.Generator().manual_seed(7), output_type="pt").images
     torch.save(images, sys.argv[2])
 """
+AUTO_MODEL = """
+    import sys, torch
+    from diffusers import AutoModel
+    vae = AutoModel.from_pretrained(sys.argv[1], subfolder="vae", trust_remote_code=True)
+    torch.save({name: tensor for name, tensor in vae.state_dict().items()}, sys.argv[2])
+"""
 DRAW_OFFLINE = """
     import sys, torch
     from diffusers import DiffusionPipeline
@@ -121,6 +127,9 @@ def test_a_published_model_loads_from_the_hub_and_then_offline_with_the_same_bit
     pipe = VAEPipeline.from_pretrained(tiny_run)
     here = pipe(batch_size=4, generator=torch.Generator().manual_seed(7), output_type="pt").images
     environment = hub.environment(tmp_path / "fresh", None)
+    alone(AUTO_MODEL, "user/tiny", tmp_path / "vae.pt", home=tmp_path / "fresh", python=bare_python, **environment)
+    loaded = torch.load(tmp_path / "vae.pt")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in pipe.vae.state_dict().items())
     fetch = "import sys, huggingface_hub; huggingface_hub.snapshot_download(sys.argv[1])"  # hf download
     alone(
         DRAW_FROM_THE_HUB,
