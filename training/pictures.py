@@ -57,7 +57,13 @@ def reliability(rows: list[tuple[float, float, int]]) -> bytes:
     axes.plot(confidence, accuracy, color=ACCENT, marker="o", markersize=5, linewidth=1)
     for x, y, n in rows:
         axes.annotate(f"{n:,}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=7, color=INK)
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.05), ylim=(-0.03, 1.05), title="images in each bin")
+    axes.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1.05),
+        ylim=(-0.03, 1.05),
+        title="Reliability; numbers are images in a bin",
+    )
     return _figure_png(figure)
 
 
