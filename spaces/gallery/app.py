@@ -85,7 +85,7 @@ def tree() -> str:
     )
 
 
-COLUMNS = ("model", "data", "parameters", "minutes to train", "nats", "bits/dim", "Fréchet distance", "class accuracy")
+COLUMNS = ("model", "data", "parameters", "training", "nats", "bits/dim", "Fréchet distance", "class accuracy")
 
 
 def box() -> str:
@@ -95,7 +95,12 @@ def box() -> str:
         run = json.loads((folder / "run.json").read_text())
         file = folder / "results.json"
         results = json.loads(file.read_text()) if file.is_file() else {}
-        cells = [folder.name, run["dataset"]["id"], f"{run['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}"]
+        cells = [
+            folder.name,
+            run["dataset"]["id"],
+            f"{run['parameters'] / 1e6:.2f} M",
+            f"{run['seconds'] / 60:.1f} min",
+        ]
         bound = "≤ " if results.get("likelihood") == "bound" else ""
         cells.append(f"{bound}{results['nats']:.2f}" if "nats" in results else "–")
         cells += [f"{results[key]:.2f}" if key in results else "–" for key in ("bits_per_dim", "frechet_distance")]
