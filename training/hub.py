@@ -57,15 +57,15 @@ def upload(
             repo_id, repo_type=repo_type, private=private, exist_ok=True,
             space_sdk="gradio" if repo_type == "space" else None,
         )  # fmt: skip
+        for key, value in (variables or {}).items():
+            api.add_space_variable(repo_id, key, value)
+        if revision:
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     except Exception as error:
         raise UsageError(f"{place}: cannot be created ({_why(error)}); nothing was uploaded") from None
     again = "give the same command again to complete it"
     before = _head(api, repo_id, repo_type, revision)
     try:
-        for key, value in (variables or {}).items():
-            api.add_space_variable(repo_id, key, value)
-        if revision:
-            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, repo_type=repo_type, folder_path=folder, revision=revision,
             commit_message="Published by Genus",
@@ -81,13 +81,9 @@ def upload(
 
 
 def _head(api, repo_id: str, repo_type: str, revision: str | None) -> str | None:
-    """The last commit; "" where there is no such branch yet, None where the Hub does not answer."""
-    from huggingface_hub.errors import RevisionNotFoundError
-
+    """The last commit; None where the Hub does not answer."""
     try:
         return api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
-    except RevisionNotFoundError:
-        return ""
     except Exception:
         return None
 

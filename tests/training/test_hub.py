@@ -177,6 +177,13 @@ def test_a_private_repository_and_a_branch(hub, publish, tiny_run):
     assert done.returncode == 2 and "neither a folder nor a repository that can be read" in done.stderr
 
 
+def test_a_failed_upload_to_a_new_branch_is_told(hub, publish):
+    hub.ask("/_/fault", [{"where": r"PUT /lfs/", "status": 403, "times": 100}])
+    done = publish("checkpoints/vae-digits", "--repo_id", "user/branch", "--revision", "v3")
+    assert done.returncode == 2 and "nothing was committed" in done.stderr, done.stderr
+    assert hub.files("model/user/branch", "v3") == [".gitattributes"]
+
+
 def test_a_space_is_created_with_its_models(hub, publish):
     done = publish("--space", "spaces/vae", "--repo_id", "user/vae", "--model_id", "user/tiny,user/other@v2")
     assert done.returncode == 0, done.stderr
