@@ -89,7 +89,7 @@ def _loading(name: str, found: dict) -> str:
         use = "probabilities = pipe.classify(images)  # (B, C, H, W) in [0, 1], or PIL images"
     return f"""## Load it
 
-The code that runs this model lies beside its weights. Online:
+It needs `pip install torch diffusers`, nothing else; the code that runs it lies beside its weights. Online:
 
 ```python
 from diffusers import DiffusionPipeline
