@@ -168,11 +168,15 @@ def test_publishing_twice_uploads_nothing_and_a_change_replaces_the_code(hub, pu
     assert [f for f in hub.files("model/user/twice") if f.endswith(".py")] == code
 
 
-def test_a_private_repository_and_a_branch(hub, publish, tiny_run):
+def test_a_private_repository_and_a_branch(hub, publish, tiny_run, tmp_path):
     assert publish(tiny_run, "--repo_id", "user/secret", "--private", "--revision", "v2").returncode == 0
     held = hub.ask("/_/repos")["model/user/secret"]
     assert held["private"] and "model_index.json" in held["branches"]["v2"][1]
     assert "model_index.json" not in held["branches"]["main"][1]
+    load = "from diffusers import DiffusionPipeline as P; P.from_pretrained('user/secret', revision='v2', trust_remote_code=True)"
+    alone(load, home=tmp_path / "with", **hub.environment(tmp_path / "with"))
+    with pytest.raises(AssertionError, match="user/secret"):
+        alone(load, home=tmp_path / "without", **hub.environment(tmp_path / "without", None))
     done = publish("--verify", "user/secret", token=None)
     assert done.returncode == 2 and "neither a folder nor a repository that can be read" in done.stderr
 
