@@ -244,8 +244,8 @@ def class_control(elem_id: str | None = None) -> gr.Dropdown:
 
 
 def seed_controls(elem_id: str = "seed") -> tuple[gr.Number, gr.Checkbox]:
-    with gr.Row():
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id=elem_id, min_width=120)
+    with gr.Row():  # no bounds of gradio's: its message would not say what the value is of
+        seed = gr.Number(0, label="Seed", precision=0, elem_id=elem_id, min_width=120)
         new_seed = gr.Checkbox(True, label="New seed each time", min_width=120)
     return seed, new_seed
 

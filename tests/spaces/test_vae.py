@@ -247,8 +247,8 @@ def test_bad_input_by_the_api_gets_a_message_and_the_session_goes_on(client, tmp
         ((m, "any", 10**9, 1.0, "mean", 3, False), "1000000000 is greater than maximum value 64"),
         ((m, "any", 2.5, 1.0, "mean", 3, False), "2.5"),
         ((m, "any", 4, 99.0, "mean", 3, False), "99(.0)? is greater than maximum value 2"),
-        ((m, "any", 4, 1.0, "mean", -1, False), "-1 is less than minimum value 0"),
-        ((m, "any", 4, 1.0, "mean", 2**70, False), f"{2**70} is greater than maximum value"),
+        ((m, "any", 4, 1.0, "mean", -1, False), "seed is -1; it must lie between 0 and 2147483647"),
+        ((m, "any", 4, 1.0, "mean", 2**70, False), f"seed is {2**70}; it must lie between"),
         ((m, "banana", 4, 1.0, "mean", 3, False), "banana is not in the list of choices"),
         (("nothing", "any", 4, 1.0, "mean", 3, False), "nothing is not in the list of choices"),
     ):
