@@ -51,14 +51,11 @@ def build(source: Path, to: Path, called: str | None = None) -> None:
     with replacing(to, source, _is_portable) as folder:
         pipeline_file = _defining("pipeline", index["_class_name"])
         module = _add_code(pipeline_file, folder)
-        portable = {**index, "_class_name": [module, index["_class_name"]]}
-        portable.pop("_name_or_path", None)
-        portable.pop("auto_map", None)
-        own = []
+        portable, own = {**index, "_class_name": [module, index["_class_name"]]}, []
         for name, (library, class_name) in components(index).items():
             _copy_component(source / name, folder / name)
             if not is_library(library):
-                module = _add_code(_defining("modeling", class_name), folder / name)
+                module = _add_code(ROOT / (library.replace(".", "/") + ".py"), folder / name)
                 portable[name] = [module, class_name]
                 own.append(f"{module}.{class_name}")
         if len(own) == 1:  # diffusers.AutoModel.from_pretrained(repo, subfolder=...) looks here, and knows one model
@@ -120,6 +117,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read_index(source: Path) -> dict:
+    """The index of a pipeline, as a run has it: our classes by their modules here, no places, nothing derived."""
     file = source / "model_index.json"
     if not file.is_file():
         state = "it is an unfinished run" if (source / "run.json").is_file() else "there is no model_index.json in it"
@@ -132,7 +130,13 @@ def read_index(source: Path) -> dict:
     missing = [name for name in components(index) if not (source / name).is_dir()]
     if missing:
         raise UsageError(f"{source}: its component {missing[0]} is missing")
-    # a portable folder, or a pipeline that was loaded from one and saved again, is built anew from this project's code
+    # a portable folder, or a pipeline that was loaded from one and saved again, names modules of its own: as a run's
+    # index names them, both are built anew from this project's code
+    index = {k: v for k, v in index.items() if k not in ("_name_or_path", "auto_map")}
+    for name, (library, part) in components(index).items():
+        if not is_library(library):
+            module = _defining("modeling", part).relative_to(ROOT).with_suffix("")
+            index[name] = [".".join(module.parts), part]
     return {**index, "_class_name": class_name[1] if isinstance(class_name, list) else class_name}
 
 

@@ -301,14 +301,8 @@ def class_of(label, count: int) -> int | None:
 # Jobs
 
 
-class _Slot:
-    """One running job of a session."""
-
-    def __init__(self):
-        self.free = threading.Semaphore(1)
-
-
-_slots: "weakref.WeakValueDictionary[str, _Slot]" = weakref.WeakValueDictionary()
+# one running job of a session; a session that runs none is forgotten
+_slots: "weakref.WeakValueDictionary[str, threading.Semaphore]" = weakref.WeakValueDictionary()
 _slots_lock = threading.Lock()
 
 
@@ -319,12 +313,11 @@ def one_job(handler: Callable) -> Callable:
     are stopped, or their page is closed.
     """
 
-    def take(request: gr.Request) -> _Slot:
+    def take(request: gr.Request) -> threading.Semaphore:
         session = str(getattr(request, "session_hash", None) or getattr(request, "client", None))
         with _slots_lock:
-            slot = _slots.get(session) or _Slot()
-            _slots[session] = slot
-        if not slot.free.acquire(timeout=WAIT_SECONDS):
+            slot = _slots.setdefault(session, threading.Semaphore())
+        if not slot.acquire(timeout=WAIT_SECONDS):
             raise message("Your last request is still running: stop it, or wait for it to end.")
         return slot
 
@@ -336,7 +329,7 @@ def one_job(handler: Callable) -> Callable:
             try:
                 yield from handler(*values[1:])
             finally:
-                slot.free.release()
+                slot.release()
     else:
 
         @functools.wraps(handler)
@@ -345,7 +338,7 @@ def one_job(handler: Callable) -> Callable:
             try:
                 return handler(*values[1:])
             finally:
-                slot.free.release()
+                slot.release()
 
     # gradio hands the request to the parameter of this type
     signature = inspect.signature(handler)

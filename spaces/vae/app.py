@@ -173,10 +173,12 @@ def vae_walk(
 
 
 @lru_cache(maxsize=32)
-def widest_units(model: str, label: int | None) -> tuple[int, int]:
-    """The two latent units that change the picture most, when each goes from -1 to 1 with the others at zero."""
+def map_units(model: str, label: int | None) -> tuple[int, int]:
+    """The latent units of the map: of more than two, those that change the picture most, each from -1 to 1, others 0."""
     pipe = MODELS[model]
     dim = pipe.vae.config.latent_dim
+    if dim == 2:
+        return 0, 1
     z = torch.cat([torch.eye(dim), -torch.eye(dim)])
     high, low = pipe.decode(z, None if label is None else [label] * len(z), output_type="pt").images.chunk(2)
     order = (high - low).square().flatten(1).sum(1).argsort(descending=True)
@@ -186,8 +188,7 @@ def widest_units(model: str, label: int | None) -> tuple[int, int]:
 def plane(pipe, model: str, label: int | None, across: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     """Codes at places (B,), (B,) in (0, 1) of the map: equal areas hold equal probability under the prior."""
     z = torch.zeros(len(across), pipe.vae.config.latent_dim)
-    units = (0, 1) if z.shape[1] == 2 else widest_units(model, label)
-    for unit, place in zip(units, (across, 1 - down), strict=True):
+    for unit, place in zip(map_units(model, label), (across, 1 - down), strict=True):
         z[:, unit] = torch.special.ndtri(place.clamp(0.002, 0.998))
     return z
 
@@ -217,9 +218,9 @@ def vae_map(model: str, label: str) -> tuple[Image.Image, str]:
     side = images.shape[1]
     tiles = images.reshape(MAP_SIDE, MAP_SIDE, side, side).transpose(0, 2, 1, 3).reshape(MAP_SIDE * side, -1)
     dim = pipe.vae.config.latent_dim
-    units = widest_units(model, wanted) if dim > 2 else ()
     text = "This model has two latent units: the map shows all that it can draw."
     if dim > 2:
+        units = map_units(model, wanted)
         text = (
             f"Of {dim} latent units, {units[0]} (across) and {units[1]} (up) change the picture most; the others are 0."
         )
@@ -241,8 +242,7 @@ def vae_decode_at(model: str, label: str, place: tuple[float, float]) -> tuple[I
     wanted = map_class(pipe, label)
     z = plane(pipe, model, wanted, torch.tensor([place[0]]), torch.tensor([place[1]]))
     image = pipe.decode(z, None if wanted is None else [wanted]).images[0]
-    units = (0, 1) if z.shape[1] == 2 else widest_units(model, wanted)
-    return upscale(image, 336), ", ".join(f"z[{u}] = {z[0, u]:+.2f}" for u in units)
+    return upscale(image, 336), ", ".join(f"z[{u}] = {z[0, u]:+.2f}" for u in map_units(model, wanted))
 
 
 @one_job
@@ -268,7 +268,7 @@ def vae_styles(
     count, temperature = whole("count", count, 1, 8), bounded("temperature", temperature, 0, 2)
     seed = seed_of(seed, new_seed)
     if not classes:
-        able = [name for name in MODELS if name in MODELS.addresses and "cvae" in name]
+        able = [name for name in MODELS if "cvae" in name]
         hint = f"; choose {able[0]} above" if able else ""
         raise message(f"{model} was trained without classes, so it cannot change them{hint}.")
     note = "Each row is one z: slant, width and weight stay, the class changes."

@@ -182,7 +182,12 @@ def test_what_was_loaded_by_remote_code_is_published_again(tiny_run, portable, t
     """A portable folder, and a pipeline that was loaded from one and saved: diffusers' index of it no longer loads."""
     saved = tmp_path / "saved"
     alone(RESAVE, portable, saved, home=tmp_path / "home")
-    for source in (portable, saved):
+    publish.checkpoint(portable, tmp_path / "kept", None)  # and a checkpoint of one names this project's modules
+    assert (
+        json.loads((tmp_path / "kept" / "model_index.json").read_text())["vae"][0]
+        == "pipelines.autoencoders.modeling_vae"
+    )
+    for source in (portable, saved, tmp_path / "kept"):
         publish.build(source, tmp_path / source.name / "again" / portable.name)
         built = tmp_path / source.name / "again" / portable.name
         for file in ("model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"):
