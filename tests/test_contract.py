@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
+from pipelines.diffusion.modeling_ddpm import MLPDenoiser
+from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
 
 BINARY = {"support": "binary", "range": [0, 1], "dequantization": "none"}
 LEVELS = {"support": "8-bit", "range": [-1, 1], "dequantization": "none"}
@@ -34,6 +37,11 @@ class Family:
     likelihood: str
     owes: set = field(default_factory=set)
     conditional: bool = False
+    has_log_prob: bool = True  # a bound that no importance sampling tightens has none
+    knows_no_class: bool = False  # a conditional model that also takes "no class"
+
+    def likelihoods(self, pipe) -> tuple:
+        return (pipe.log_prob, pipe.elbo) if self.has_log_prob else (pipe.elbo,)
 
 
 def vae(spec: dict, **config) -> callable:
@@ -42,6 +50,31 @@ def vae(spec: dict, **config) -> callable:
         return VAEPipeline(VAEModel(spec, latent_dim=3, width=16, **config)).to("cpu")
 
     return make
+
+
+def diffusion(denoiser: callable, spec: dict, conditional: bool = False, **config) -> callable:
+    def make():
+        torch.manual_seed(0)
+        scheduler = DPMSolverMultistepScheduler(
+            beta_start=1e-4, prediction_type="v_prediction", timestep_spacing="trailing"
+        )
+        config["guidance_scale"] = 1.5 if conditional else 1.0
+        pipe = DenoisingDiffusionPipeline(denoiser(), scheduler, spec, conditional=conditional, **config)
+        pipe.denoiser.eval()
+        return pipe.to("cpu")
+
+    return make
+
+
+def unet(size: int = 8, channels: int = 1, classes: int | None = None) -> callable:
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 8}
+    return lambda: UNet2DModel(
+        size, channels, channels, block_out_channels=(8, 16), layers_per_block=1, num_class_embeds=classes, **blocks
+    )
+
+
+def dit(classes: int = 10) -> callable:
+    return lambda: DiTTransformer2DModel(2, 8, 1, 1, num_layers=2, sample_size=8, patch_size=4, num_embeds_ada_norm=classes)
 
 
 LATENT = {"encode", "decode", "reconstruct", "interpolate"}
@@ -53,6 +86,22 @@ FAMILIES = {
     "vae vectors": Family(vae(VECTOR_SPEC, output="gaussian"), "bound", LATENT),
     "cvae": Family(vae(image_spec(BINARY), conditional=True), "bound", LATENT, conditional=True),
     "cvae conv": Family(vae(image_spec(BINARY), conditional=True, network="conv"), "bound", LATENT, conditional=True),
+    "ddpm": Family(
+        diffusion(unet(classes=11), image_spec(LEVELS), conditional=True), "bound", LATENT | {"complete"}, True, False, True
+    ),
+    "ddpm patches": Family(
+        diffusion(unet(size=4, channels=12), image_spec(LEVELS, 3), patch_size=2), "bound", LATENT | {"complete"},
+        has_log_prob=False,
+    ),
+    "ddpm dit": Family(
+        diffusion(dit(), image_spec(LEVELS), conditional=True), "bound", LATENT | {"complete"}, True, False, True
+    ),
+    "ddpm dit free": Family(
+        diffusion(dit(1), image_spec(LEVELS)), "bound", LATENT | {"complete"}, has_log_prob=False
+    ),
+    "ddpm vectors": Family(
+        diffusion(lambda: MLPDenoiser(2, 16, 1), VECTOR_SPEC), "bound", LATENT | {"complete"}, has_log_prob=False
+    ),
 }
 
 
@@ -170,11 +219,15 @@ def test_likelihoods_are_nats_per_sample(pipe, family):
     x = data(pipe)
     for labels in {None, tuple(labels_for(family, 3) or ()) or None}:
         labels = None if labels is None else list(labels)
-        for value in (
-            pipe.elbo(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0)),
-            pipe.log_prob(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0)),
-        ):
+        for call in family.likelihoods(pipe):
+            value = call(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0))
             assert value.shape == (3,) and value.dtype == torch.float32 and value.isfinite().all()
+
+
+def test_a_family_without_a_likelihood_gives_the_reason(pipe, family):
+    if not family.has_log_prob:
+        with pytest.raises(NotImplementedError, match="log_prob: .* call elbo"):
+            pipe.log_prob(data(pipe))
 
 
 def test_a_sample_keeps_its_likelihood_in_another_batch(pipe):
@@ -186,7 +239,7 @@ def test_a_sample_keeps_its_likelihood_in_another_batch(pipe):
         )
 
 
-def test_likelihood_refuses_what_it_cannot_measure(pipe):
+def test_likelihood_refuses_what_it_cannot_measure(pipe, family):
     x, support = data(pipe), pipe.data_spec["support"]
     wrong = {
         "shape": (x[..., :-1], r"x has shape .* this model takes \(B, "),
@@ -203,11 +256,11 @@ def test_likelihood_refuses_what_it_cannot_measure(pipe):
     if support == "8-bit":
         wrong["support"] = (torch.full_like(x, 0.5 / 255), "not on the 256 levels")
     for bad, message in wrong.values():
-        for call in (pipe.log_prob, pipe.elbo):
+        for call in family.likelihoods(pipe):
             with pytest.raises(ValueError, match=message):
                 call(bad)
     with pytest.raises(ValueError, match="num_samples is 0"):
-        pipe.log_prob(x, num_samples=0)
+        family.likelihoods(pipe)[0](x, num_samples=0)
 
 
 def test_codes_go_there_and_back(pipe, family):
@@ -215,7 +268,7 @@ def test_codes_go_there_and_back(pipe, family):
         return
     x, labels = data(pipe), labels_for(family, 3)
     z = pipe.encode(x, class_labels=labels)
-    assert z.shape[0] == 3 and z.ndim == 2
+    assert z.shape[0] == 3 and z.ndim >= 2
     decoded = result(pipe.decode(z, class_labels=labels, output_type="pt"))
     assert decoded.shape == x.shape
     assert torch.equal(decoded, result(pipe.reconstruct(x, class_labels=labels, output_type="pt")))
@@ -228,9 +281,30 @@ def test_codes_go_there_and_back(pipe, family):
     torch.testing.assert_close(path[[0, -1]], ends, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="steps is 1"):
         pipe.interpolate(x[:1], x[1:2], steps=1)
-    if family.conditional:
+    if family.knows_no_class:
+        assert pipe.encode(x).shape == z.shape
+    elif family.conditional:
         with pytest.raises(ValueError, match="encoding needs the class"):
             pipe.encode(x)
+
+
+def test_what_is_known_of_x_stays(pipe, family):
+    if "complete" not in family.owes:
+        return
+    x, labels = data(pipe), labels_for(family, 3)
+    mask = torch.zeros(x.shape[1:], dtype=torch.bool)
+    mask[..., : x.shape[-1] // 2] = True
+    filled = result(pipe.complete(x, mask, labels, generator=seeds(1, 2, 3), output_type="pt"))
+    torch.testing.assert_close(filled[:, mask], x[:, mask], atol=1e-6, rtol=0)
+    assert (filled[:, ~mask] - x[:, ~mask]).abs().mean() > 0.01 and filled.isfinite().all()
+    for bad, message in (
+        (mask[..., :-1], "mask has shape"),
+        (torch.zeros_like(mask), "mask is False everywhere"),
+        (torch.ones_like(mask), "mask is True everywhere"),
+        (mask.float(), "mask has dtype torch.float32; it must be bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.complete(x, bad, labels)
 
 
 def test_images_go_in_as_pictures_and_arrays(pipe):

@@ -1,6 +1,7 @@
 """Options of every command: one dataclass, read from the command line and from a YAML file, checked in one place.
 
-A field may carry bounds in its metadata: `least`, `most` (inclusive), `above` and `below` (exclusive). `option(...)` makes one.
+A field may carry bounds in its metadata: `least`, `most` (inclusive), `above` and `below` (exclusive), `choices`. `option(...)`
+makes one.
 Bad input is a `UsageError`: `command_line` prints it as one line and ends with exit code 2.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-BOUNDS = ("least", "most", "above", "below")
+BOUNDS = ("least", "most", "above", "below", "choices")
 
 
 class UsageError(Exception):
@@ -43,9 +44,11 @@ class LineParser(argparse.ArgumentParser):
         raise UsageError(re.sub(r"^argument (--\w+)(/[-\w]+)*", r"\1", message))
 
 
-def option(default, help: str, least=None, most=None, above=None, below=None):
-    """A dataclass field with a help text and bounds."""
-    metadata = {"help": help, "least": least, "most": most, "above": above, "below": below}
+def option(default, help: str, least=None, most=None, above=None, below=None, choices: tuple[str, ...] = ()):
+    """A dataclass field with a help text and bounds; those of a list are of each of its numbers."""
+    metadata = {"help": help, "least": least, "most": most, "above": above, "below": below, "choices": choices}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -115,21 +118,28 @@ def _close(word: str, names: set[str], prefix: str) -> str:
 
 
 def check(options) -> None:
-    """Numbers must be finite and within the bounds of their fields."""
+    """Numbers must be finite and within the bounds of their fields, words among their choices."""
     for field in dataclasses.fields(options):
-        value, bounds = getattr(options, field.name), field.metadata
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if not math.isfinite(value):
-            raise UsageError(f"--{field.name} is {value}; it must be a finite number")
-        if bounds.get("least") is not None and value < bounds["least"]:
-            raise UsageError(f"--{field.name} is {value}; it must be at least {bounds['least']}")
-        if bounds.get("most") is not None and value > bounds["most"]:
-            raise UsageError(f"--{field.name} is {value}; it must be at most {bounds['most']}")
-        if bounds.get("above") is not None and value <= bounds["above"]:
-            raise UsageError(f"--{field.name} is {value}; it must be above {bounds['above']}")
-        if bounds.get("below") is not None and value >= bounds["below"]:
-            raise UsageError(f"--{field.name} is {value}; it must be below {bounds['below']}")
+        value = getattr(options, field.name)
+        for one in value if isinstance(value, list) else [value]:
+            _check_one(field.name, one, field.metadata)
+
+
+def _check_one(name: str, value, bounds) -> None:
+    if bounds.get("choices") and value not in bounds["choices"]:
+        raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(bounds['choices'])}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise UsageError(f"--{name} is {value}; it must be a finite number")
+    if bounds.get("least") is not None and value < bounds["least"]:
+        raise UsageError(f"--{name} is {value}; it must be at least {bounds['least']}")
+    if bounds.get("most") is not None and value > bounds["most"]:
+        raise UsageError(f"--{name} is {value}; it must be at most {bounds['most']}")
+    if bounds.get("above") is not None and value <= bounds["above"]:
+        raise UsageError(f"--{name} is {value}; it must be above {bounds['above']}")
+    if bounds.get("below") is not None and value >= bounds["below"]:
+        raise UsageError(f"--{name} is {value}; it must be below {bounds['below']}")
 
 
 def command_line(main: Callable[[], None]) -> None:

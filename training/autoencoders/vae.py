@@ -12,10 +12,10 @@ import torch
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data import DataOptions, DataSource, in_order, load_data, prepare
-from training.loops.common import Run, RunOptions, load_weights
+from training.data import DataOptions, DataSource, in_order, prepare
+from training.loops.common import RunOptions, start
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
+from training.options import command_line, option, parse
 from training.pictures import image_grid, scatter
 
 # what each output models, as a data spec
@@ -31,8 +31,10 @@ COLLAPSED = 0.1  # warn when fewer than this share of the latent units is active
 class VAEOptions(DataOptions, RunOptions):
     output_dir: str = option("runs/vae-digits", "the run folder")
     max_steps: int = option(3_000, "optimizer steps", least=1)
-    output: str = option("bernoulli", "bernoulli (binarised), logistic (8-bit) or gaussian (dequantised, or vectors)")
-    network: str = option("mlp", "mlp or conv")
+    output: str = option(
+        "bernoulli", "of binarised images, 8-bit levels, or dequantised images and vectors", choices=tuple(SPECS)
+    )
+    network: str = option("mlp", "of both nets", choices=("mlp", "conv"))
     latent_dim: int = option(16, "dimensions of z", least=1)
     width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
     num_blocks: int = option(1, "residual blocks in each net, or at each resolution", least=0)
@@ -44,21 +46,12 @@ class VAEOptions(DataOptions, RunOptions):
     beta: float = option(1.0, "weight of the KL; 1 is the bound itself", least=0.0)
     kl_warmup_steps: int = option(500, "steps in which the KL's weight rises from zero", least=0)
 
-    def __post_init__(self):
-        super().__post_init__()
-        for name, allowed in (("output", tuple(SPECS)), ("network", ("mlp", "conv"))):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"--{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-
 
 def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
     spec = source.spec(**SPECS[options.output])
     names = ("output", "network", "latent_dim", "width", "num_blocks", "num_levels")
     names += ("encoder_width", "encoder_blocks", "dropout", "conditional")
-    try:
-        return VAEModel(spec, **{name: getattr(options, name) for name in names})
-    except ValueError as error:
-        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+    return VAEModel(spec, **{name: getattr(options, name) for name in names})
 
 
 def latent_map(pipeline: VAEPipeline, side: int = 16) -> bytes:
@@ -101,12 +94,7 @@ def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(VAEOptions, argv, __doc__)
-    run = Run("vae", options)
-    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
-        source = load_data(options)
-    model = build_model(options, source)
-    if options.init_from:
-        load_weights(model, options.init_from, "vae")
+    run, source, model = start("vae", "vae", options, build_model)
 
     def loss(model, x, class_labels, step: int) -> dict:
         beta = options.beta * min(1.0, (step + 1) / max(1, options.kl_warmup_steps))

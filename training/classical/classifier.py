@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
-from training.data import DataOptions, DataSource, in_order, load_data
-from training.loops.common import Run, RunOptions, load_weights
+from training.data import DataOptions, DataSource, in_order
+from training.loops.common import RunOptions, start
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
+from training.options import command_line, option, parse
 from training.pictures import image_grid
 
 SHOWN = 64  # images of samples.png
@@ -56,11 +56,7 @@ def augment(x: Tensor, shift: float, rotation: float, zoom: float) -> Tensor:
 
 def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierModel:
     names = ("width", "num_blocks", "num_levels", "feature_dim", "dropout")
-    try:
-        spec = source.spec("8-bit", (-1, 1))
-        return ClassifierModel(spec, **{name: getattr(options, name) for name in names})
-    except ValueError as error:
-        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+    return ClassifierModel(source.spec("8-bit", (-1, 1)), **{name: getattr(options, name) for name in names})
 
 
 def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
@@ -83,12 +79,7 @@ def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, lis
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClassifierOptions, argv, __doc__)
-    run = Run("classifier", options)
-    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
-        source = load_data(options)
-    model = build_model(options, source)
-    if options.init_from:
-        load_weights(model, options.init_from, "classifier")
+    run, source, model = start("classifier", "classifier", options, build_model)
 
     def loss(model, x, class_labels, step: int) -> dict:
         if torch.is_grad_enabled():  # images are measured as they are

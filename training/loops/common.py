@@ -25,6 +25,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from training.data import batches, mix
+from training.data import DataSource, batches, load_data, mix
 from training.hub import check_repo_id
 from training.options import Stopped, UsageError, option
 
@@ -54,7 +55,7 @@ class RunOptions:
     batch_size: int = option(128, "samples a process takes at once", least=1)
     gradient_accumulation_steps: int = option(1, "batches that one optimizer step averages over", least=1)
     learning_rate: float = option(1e-3, "at its highest", above=0.0)
-    lr_scheduler: str = option("cosine", "constant, linear or cosine, after the warm-up")
+    lr_scheduler: str = option("cosine", "after the warm-up", choices=("constant", "linear", "cosine"))
     lr_warmup_steps: int = option(100, "steps in which the learning rate rises from zero", least=0)
     weight_decay: float = option(0.0, "of AdamW", least=0.0)
     adam_beta2: float = option(0.99, "of AdamW", least=0.0, below=1.0)
@@ -62,28 +63,18 @@ class RunOptions:
     ema_decay: float = option(
         0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
     )
-    mixed_precision: str = option("no", "no, bf16 or fp16")
+    mixed_precision: str = option("no", "of the networks", choices=("no", "bf16", "fp16"))
     dataloader_workers: int = option(0, "processes that decode images, for sets larger than memory", least=0)
     log_every: int = option(50, "steps between two lines of the log", least=1)
     eval_every: int = option(500, "steps between two validations", least=1)
     save_every: int = option(500, "steps between two checkpoints", least=1)
     sample_every: int = option(500, "steps between two sample grids", least=1)
     keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1)
-    export: str = option("best", "which averaged weights the finished pipeline holds: best (by validation) or last")
-    report_to: str = option("none", "none, tensorboard, trackio or wandb")
+    export: str = option("best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last"))
+    report_to: str = option("none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"))
     push_to_hub: str | None = option(None, "the repository of the Hub, user/name, to publish the finished run to")
 
     def __post_init__(self):
-        choices = {
-            "lr_scheduler": ("constant", "linear", "cosine"),
-            "mixed_precision": ("no", "bf16", "fp16"),
-            "export": ("best", "last"),
-            "report_to": ("none", "tensorboard", "trackio", "wandb"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(allowed)}")
         if self.push_to_hub is not None:
             check_repo_id(self.push_to_hub, "--push_to_hub")
 
@@ -580,6 +571,24 @@ class Run:
     def draw_samples(self, picture: bytes) -> None:
         with self.saving():
             write_atomically(self.folder / "samples.png", picture)
+
+
+def start(family: str, component: str, options: RunOptions, build_model: Callable) -> tuple[Run, DataSource, nn.Module]:
+    """A run, its data, and its model `build_model(options, source)`, on the weights of --init_from where it is given.
+
+    Raises:
+        UsageError: the options do not fit the folder, the data or the weights.
+    """
+    run = Run(family, options)
+    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
+        source = load_data(options)
+    try:
+        model = build_model(options, source)
+    except ValueError as error:
+        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+    if options.init_from:
+        load_weights(model, options.init_from, component)
+    return run, source, model
 
 
 def export_copy(model: nn.Module) -> nn.Module:

@@ -28,8 +28,11 @@ def train(
     make_pipeline: Callable,
     picture: Callable,
     inspect: Callable = lambda pipeline, source: ({}, []),
+    spec: dict | None = None,
 ) -> None:
     """Train `model` on `source.train` and leave the finished pipeline in the run folder.
+
+    `spec` is the data spec of x, the model's own where it has one.
 
     Raises:
         Stopped: a signal came, or a term of the loss was not finite.
@@ -37,7 +40,7 @@ def train(
     """
     options, accelerator = run.options, run.accelerator
     check_batch_size(source.train, options.batch_size, run.world)  # before anything is written
-    spec = model.config.data_spec
+    spec = spec or model.config.data_spec
     if isinstance(source.validation, StreamSplit):
         source.validation = remember(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
@@ -62,7 +65,7 @@ def train(
         """Validate the averaged weights, keep the best, draw the curve."""
         if not run.is_main:
             return
-        figures = validate(run, source, average.module, loss)
+        figures = validate(run, source, average.module, loss, spec)
         if figures is None:
             return
         more, warnings = inspect(make_pipeline(average.module), source)
@@ -124,7 +127,7 @@ def train(
             if any(due.values()) or (run.world == 1 and run.stop_signal is not None):
                 means = flush()
                 speed = seen / (time.perf_counter() - since)
-                bar.set_postfix_str(f"loss {means['loss']:.2f}, {speed:.0f} images/s", refresh=False)
+                bar.set_postfix_str(f"loss {means['loss']:.4g}, {speed:.0f} images/s", refresh=False)
                 if means.pop("stop") > 0:
                     run.stop(step, parts)
                 if due["log_every"]:
@@ -147,13 +150,13 @@ def train(
 
 
 @torch.no_grad()
-def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable) -> dict[str, float] | None:
+def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable, spec: dict) -> dict[str, float] | None:
     """The loss over the validation split, in float32, with the same noise at every call.
 
     Returns {"validation": mean loss, "validation_<term>": mean} in the units of `loss`, or None if the split is empty,
     as that of a handful of own images can be.
     """
-    spec, device = model.config.data_spec, run.accelerator.device
+    device = run.accelerator.device
     totals, count = {}, 0
     for number, (x, class_labels) in enumerate(in_order(source.validation, 500, VALIDATION_ROWS)):
         torch.manual_seed(mix(run.options.seed, -2, number))  # each training step seeds anew, so none is disturbed
