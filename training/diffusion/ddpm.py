@@ -30,7 +30,12 @@ NORM_GROUPS = 8  # channels are normalised in this many groups
 @dataclass
 class DDPMOptions(DataOptions, RunOptions):
     output_dir: str = option("runs/ddpm-digits", "the run folder")
-    max_steps: int = option(1_000, "optimizer steps", least=1)
+    max_steps: int = option(600, "optimizer steps", least=1)
+    batch_size: int = option(64, "samples a process takes at once", least=1)
+    learning_rate: float = option(4e-3, "at its highest", above=0.0)
+    ema_decay: float = option(
+        0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
+    )
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
     network: str = option("unet", "unet and dit take images, mlp takes vectors", choices=("unet", "dit", "mlp"))
     width: list[int] = option([32, 64], "channels at each level of a unet; the one width of a dit or mlp", least=8)
