@@ -74,7 +74,9 @@ def unet(size: int = 8, channels: int = 1, classes: int | None = None) -> callab
 
 
 def dit(classes: int = 10) -> callable:
-    return lambda: DiTTransformer2DModel(2, 8, 1, 1, num_layers=2, sample_size=8, patch_size=4, num_embeds_ada_norm=classes)
+    return lambda: DiTTransformer2DModel(
+        2, 8, 1, 1, num_layers=2, sample_size=8, patch_size=4, num_embeds_ada_norm=classes
+    )
 
 
 LATENT = {"encode", "decode", "reconstruct", "interpolate"}
@@ -87,18 +89,23 @@ FAMILIES = {
     "cvae": Family(vae(image_spec(BINARY), conditional=True), "bound", LATENT, conditional=True),
     "cvae conv": Family(vae(image_spec(BINARY), conditional=True, network="conv"), "bound", LATENT, conditional=True),
     "ddpm": Family(
-        diffusion(unet(classes=11), image_spec(LEVELS), conditional=True), "bound", LATENT | {"complete"}, True, False, True
+        diffusion(unet(classes=11), image_spec(LEVELS), conditional=True),
+        "bound",
+        LATENT | {"complete"},
+        True,
+        False,
+        True,
     ),
     "ddpm patches": Family(
-        diffusion(unet(size=4, channels=12), image_spec(LEVELS, 3), patch_size=2), "bound", LATENT | {"complete"},
+        diffusion(unet(size=4, channels=12), image_spec(LEVELS, 3), patch_size=2),
+        "bound",
+        LATENT | {"complete"},
         has_log_prob=False,
     ),
     "ddpm dit": Family(
         diffusion(dit(), image_spec(LEVELS), conditional=True), "bound", LATENT | {"complete"}, True, False, True
     ),
-    "ddpm dit free": Family(
-        diffusion(dit(1), image_spec(LEVELS)), "bound", LATENT | {"complete"}, has_log_prob=False
-    ),
+    "ddpm dit free": Family(diffusion(dit(1), image_spec(LEVELS)), "bound", LATENT | {"complete"}, has_log_prob=False),
     "ddpm vectors": Family(
         diffusion(lambda: MLPDenoiser(2, 16, 1), VECTOR_SPEC), "bound", LATENT | {"complete"}, has_log_prob=False
     ),

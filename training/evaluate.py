@@ -14,12 +14,15 @@ All figures are of test images. What each of them means:
 - `memorised`: the share of samples that lie closer to their nearest training image than 99 % of test images do to
   theirs, in the same features: about 0.01 for a model that copies nothing.
 - `class_accuracy`: the share of conditional samples that the extractor assigns to the class asked for.
+- `sweeps`: the distances again at other values of an argument of the pipeline, as `--sweep` names them, with fewer
+  samples: compare them with each other only.
 - `seconds_per_image` at batch 1 and 64, the median of five; `peak_memory_mb` of a process that loads the model and
   draws 64 images, libraries included (of the GPU's memory, where there is one).
 """
 
 import argparse
 import hashlib
+import inspect
 import json
 import math
 import platform
@@ -188,7 +191,7 @@ def _download(source: str) -> Path:
 
 
 def is_conditional(pipe) -> bool:
-    configs = [getattr(part, "config", {}) for part in pipe.components.values()]
+    configs = [getattr(part, "config", {}) for part in (pipe, *pipe.components.values())]
     return any(config.get("conditional", False) for config in configs if hasattr(config, "get"))
 
 
@@ -208,7 +211,8 @@ def likelihood(pipe, source: DataSource, importance_samples: int) -> dict:
         known = {"class_labels": labels} if given else {}
         if pipe.likelihood == "exact":
             return pipe.log_prob(stored(x), **known)
-        return pipe.elbo(stored(x), 1, generator=generator, **known)  # averaged over images, one draw of z is plenty
+        # averaged over images, few draws are plenty: the family's default
+        return pipe.elbo(stored(x), generator=generator, **known)
 
     rounds = BINARISATIONS if binary or spec["dequantization"] == "uniform" else 1
     draws = [torch.cat([log_likelihood(x, labels).cpu() for x, labels in in_order(source.test, 500)])
@@ -220,40 +224,67 @@ def likelihood(pipe, source: DataSource, importance_samples: int) -> dict:
         said.append(f"dynamic binarisation, {rounds} draws")
     elif spec["dequantization"] == "uniform":
         said.append(f"uniform dequantisation, {rounds} draws, density of pixels in [0, 256)")
+    if hasattr(pipe, "convention"):
+        said.append(pipe.convention)
     if spec["support"] == "8-bit":
         figures["bits_per_dim"] = round(bits_per_dim(mean, spec["shape"]), 4)
     if given:
         said.append("given the class")
     if pipe.likelihood == "bound" and importance_samples:
-        places = torch.linspace(0, len(source.test) - 1, min(IMPORTANCE_IMAGES, len(source.test))).long()
-        x, labels = source.test.__getitems__(places)
-        x, known = stored(x), {"class_labels": labels} if given else {}
-        # by how much it is tighter than the bound, on these images; a part of the set by itself may be harder or easier
-        gap = pipe.log_prob(x, importance_samples, generator=generator, **known) - pipe.elbo(
-            x, 10, generator=generator, **known
-        )
-        tighter, gap_error = mean_and_error(gap, "the gap of the importance-weighted estimate")
-        figures |= {
-            "importance_weighted_nats": round(mean - tighter, 3),
-            "importance_weighted_nats_standard_error": round(math.hypot(error, gap_error), 3),
-            "importance_samples": importance_samples,
-            "importance_images": len(gap),
-        }
+        figures |= importance_weighted(pipe, source, stored, importance_samples, mean, error, generator)
     return {**figures, "convention": "; ".join(said) + "; standard error over images"}
 
 
-def samples(pipe, count: int, labels: Tensor | None) -> Tensor:
-    """Images as the pipeline draws them by default: (count, C, H, W) in [0, 1]."""
+def importance_weighted(pipe, source, stored, importance_samples: int, mean: float, error: float, generator) -> dict:
+    """The figure of the importance-weighted estimate; nothing where a family has none.
+
+    It is the bound less the gap between the two on some images: a part of the set by itself may be harder or easier.
+    """
+    places = torch.linspace(0, len(source.test) - 1, min(IMPORTANCE_IMAGES, len(source.test))).long()
+    x, labels = source.test.__getitems__(places)
+    x, known = stored(x), {"class_labels": labels} if is_conditional(pipe) else {}
+    try:
+        estimate = pipe.log_prob(x, importance_samples, generator=generator, **known)
+    except NotImplementedError:
+        return {}
+    gap = estimate - pipe.elbo(x, 10, generator=generator, **known)
+    tighter, gap_error = mean_and_error(gap, "the gap of the importance-weighted estimate")
+    return {
+        "importance_weighted_nats": round(mean - tighter, 3),
+        "importance_weighted_nats_standard_error": round(math.hypot(error, gap_error), 3),
+        "importance_samples": importance_samples,
+        "importance_images": len(gap),
+    }
+
+
+def samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor:
+    """Images as the pipeline draws them by default, or with other arguments: (count, C, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     parts = []
     for begin in range(0, count, 500):
         size = min(500, count - begin)
         given = None if labels is None else labels[begin : begin + size].tolist()
-        parts.append(pipe(batch_size=size, class_labels=given, generator=generator, output_type="pt").images.cpu())
+        drawn = pipe(batch_size=size, class_labels=given, generator=generator, output_type="pt", **arguments)
+        parts.append(drawn.images.cpu())
     return torch.cat(parts)
 
 
-def quality(pipe, source: DataSource, extractor: str, count: int) -> tuple[dict, dict[str, bytes]]:
+def sweep_of(pipe, word: str) -> tuple[str, list[int | float]]:
+    """`name=value,value,...` as an argument of the pipeline's call and its values.
+
+    Raises:
+        UsageError: there is no such argument, or a value is no number.
+    """
+    name, _, values = word.partition("=")
+    if name not in inspect.signature(pipe.__call__).parameters:
+        raise UsageError(f"--sweep {word}: {type(pipe).__name__} has no argument {name!r}")
+    try:
+        return name, [int(v) if v.isdecimal() else float(v) for v in values.split(",")]
+    except ValueError:
+        raise UsageError(f"--sweep {word}: must be an argument and numbers, like num_inference_steps=5,10,20") from None
+
+
+def quality(pipe, source: DataSource, extractor: str, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     """Distances of samples from test images in the extractor's features, and a picture of nearest training images."""
     judge, _ = load(extractor, str(pipe.device))
     if not hasattr(judge, "features"):
@@ -262,30 +293,46 @@ def quality(pipe, source: DataSource, extractor: str, count: int) -> tuple[dict,
         raise UsageError(
             f"--extractor {extractor}: takes images of shape {judge.data_spec['shape']}, the data has {list(source.shape)}"
         )
-    count = min(count, len(source.test))
+    count, classes = min(options.num_samples, len(source.test)), pipe.data_spec["num_classes"]
+    sweeps = [sweep_of(pipe, word) for word in options.sweep]
 
     def features_of(split, number: int) -> Tensor:
         return torch.cat([judge.features(x.float() / 255).cpu() for x, _ in in_order(split, 500, number)])[:number]
 
-    classes = pipe.data_spec["num_classes"]
-    labels = torch.arange(count) % classes if is_conditional(pipe) else None
-    images = samples(pipe, count, labels)
-    real, fake = features_of(source.test, count), judge.features(images).cpu()
-    train = features_of(source.train, len(source.train))
+    def draw(number: int, **arguments) -> tuple[Tensor, Tensor, dict]:
+        """Images, their features, and their distances from as many test images."""
+        labels = torch.arange(number) % classes if is_conditional(pipe) else None
+        images = samples(pipe, number, labels, **arguments)
+        fake = judge.features(images).cpu()
+        figures = distances(real[:number], fake)
+        if labels is not None:
+            figures["class_accuracy"] = (judge.classify(images).argmax(1).cpu() == labels).float().mean().item()
+        return images, fake, figures
+
+    real, train = features_of(source.test, count), features_of(source.train, len(source.train))
+    images, fake, figures = draw(count)
     # training images spread over the whole split, as many as there are samples
-    some = train[torch.linspace(0, len(train) - 1, count).long()]
-    figures = {"frechet_distance": frechet_distance(real, fake), **precision_recall_density_coverage(real, fake)}
-    floor = {"frechet_distance": frechet_distance(real, some), **precision_recall_density_coverage(real, some)}
+    floor = distances(real, train[torch.linspace(0, len(train) - 1, count).long()])
     figures["memorised"] = memorised(train, real, fake)
-    if labels is not None:
-        figures["class_accuracy"] = (judge.classify(images).argmax(1).cpu() == labels).float().mean().item()
     found = {
-        **{name: round(value, 4) for name, value in figures.items()},
-        "floor": {name: round(value, 4) for name, value in floor.items()},
+        **rounded(figures),
+        "floor": rounded(floor),
         "samples": count,
         "extractor": {"id": Path(extractor).name, "sha256": weights_hash(judge)},
     }
+    number = min(count, options.sweep_samples)
+    for name, values in sweeps:
+        rows = [{"value": value, **rounded(draw(number, **{name: value})[2])} for value in values]
+        found.setdefault("sweeps", {})[name] = {"samples": number, "rows": rows}
     return found, {"nearest.png": nearest_pairs(images, fake, train, source.train)}
+
+
+def distances(real: Tensor, fake: Tensor) -> dict[str, float]:
+    return {"frechet_distance": frechet_distance(real, fake), **precision_recall_density_coverage(real, fake)}
+
+
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def weights_hash(pipe) -> str:
@@ -383,7 +430,7 @@ def evaluate(source: str, data: DataOptions, options: argparse.Namespace) -> tup
         if extractor and loaded.kind == "image":
             place = ROOT / "checkpoints" / extractor
             judge = str(place) if place.is_dir() else extractor
-            found, pictures = quality(pipe, loaded, judge, options.num_samples)
+            found, pictures = quality(pipe, loaded, judge, options)
             results |= found
         results |= cost(pipe, str(Path(source).resolve()) if Path(source).is_dir() else source, options.device)
     return {**results, "machine": machine(options.device), "torch": torch.__version__}, pictures
@@ -397,10 +444,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num_samples", type=int, default=10_000, help="samples drawn for the distances")
     parser.add_argument("--importance_samples", type=int, default=200, help="for the importance-weighted estimate")
     parser.add_argument("--extractor", help="a classifier in whose features samples are measured")
+    parser.add_argument("--sweep", nargs="*", default=[], help="NAME=V1,V2,...: distances at values of an argument")
+    parser.add_argument("--sweep_samples", type=int, default=2_000, help="samples drawn for each value")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to", type=Path, help="write results.json into this folder; the source itself by default")
     options = parser.parse_args(argv)
-    for name, least in (("num_samples", NEIGHBOURS + 2), ("importance_samples", 0)):
+    for name, least in (("num_samples", NEIGHBOURS + 2), ("importance_samples", 0), ("sweep_samples", NEIGHBOURS + 2)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
     folder = Path(options.source)

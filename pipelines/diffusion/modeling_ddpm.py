@@ -52,9 +52,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(
-        self, sample_size: int, width: int = 128, num_blocks: int = 3, num_class_embeds: int | None = None
-    ):
+    def __init__(self, sample_size: int, width: int = 128, num_blocks: int = 3, num_class_embeds: int | None = None):
         super().__init__()
         self.time_features = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, width)

@@ -360,6 +360,12 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     # The forward process and its posterior
 
     @property
+    def convention(self) -> str:
+        """How `elbo` measures, by default: what a figure made by it should say."""
+        decoder = "discretised" if self._is_image else "density of a"
+        return f"T = {self.num_timesteps}, 16 sampled terms an x, {decoder} Gaussian decoder"
+
+    @property
     def num_timesteps(self) -> int:
         """T, the number of timesteps of the training."""
         return len(self.abar)
@@ -567,16 +573,14 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     def _guided(self, x: Tensor, timestep: Tensor, labels: Tensor | None, guidance_scale: float = 1.0) -> Tensor:
         """The output of the network at x and one timestep or one each, with guidance; no labels means "no class"."""
         timesteps = timestep.to(x.device).expand(len(x))
-        if labels is None and self._takes_classes:
+        if self._takes_classes and (labels is None or guidance_scale == 0):
             labels = torch.full((len(x),), self._null_class, device=x.device)
             guidance_scale = 1.0
         patch, x = self.config.patch_size, x.to(self.denoiser.dtype)
         if guidance_scale == 1 or not self._num_classes:
             return run_denoiser(self.denoiser, x, timesteps, labels, patch)
         none = torch.full_like(labels, self._null_class)
-        both = run_denoiser(
-            self.denoiser, torch.cat([x, x]), timesteps.repeat(2), torch.cat([labels, none]), patch
-        )
+        both = run_denoiser(self.denoiser, torch.cat([x, x]), timesteps.repeat(2), torch.cat([labels, none]), patch)
         given, free = both.chunk(2)
         return free + guidance_scale * (given - free)
 
@@ -735,7 +739,9 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         if not (real and 0 <= guidance_scale < math.inf):
             raise ValueError(f"guidance_scale is {guidance_scale!r}; it must be a finite number of at least 0")
         if guidance_scale != 1 and not self._num_classes:
-            raise ValueError(f"guidance_scale is {guidance_scale}, but this model was trained without classes; leave it out")
+            raise ValueError(
+                f"guidance_scale is {guidance_scale}, but this model was trained without classes; leave it out"
+            )
         return float(guidance_scale)
 
     @staticmethod
@@ -778,7 +784,9 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         shown = shown[None] if shown.ndim == len(wanted) else shown
         fits = shown.ndim == x.ndim and shown.shape[0] in (1, len(x)) and shown.shape[2:] == wanted[1:]
         if not fits or shown.shape[1] not in ({1, wanted[0]} if self._is_image else {wanted[0]}):
-            raise ValueError(f"mask has shape {tuple(mask.shape)}; x is {tuple(x.shape)}, so it must be {wanted} or broadcast to it")
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}; x is {tuple(x.shape)}, so it must be {wanted} or broadcast to it"
+            )
         shown = shown.to(self.device)
         if not shown.flatten(1).any(1).all():
             raise ValueError("mask is False everywhere: nothing of x is known; to draw from nothing, call the pipeline")

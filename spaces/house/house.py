@@ -13,10 +13,12 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import math
 import os
 import random
 import threading
+import time
 import typing
 import weakref
 from collections import OrderedDict
@@ -47,13 +49,14 @@ def message(text: str) -> gr.Error:
 
 def theme() -> gr.themes.Base:
     """Dark orange on paper or slate; all text has a contrast of at least 4.5 in light and dark."""
-    fonts = ["ui-sans-serif", "system-ui", "sans-serif"]  # names, so that nothing is fetched from elsewhere
+    # by their names, so that nothing is fetched from elsewhere; gradio compares fonts, which plain words cannot be
+    fonts = [gr.themes.Font(name) for name in ("ui-sans-serif", "system-ui", "sans-serif")]
     return gr.themes.Base(
         primary_hue="orange",
         neutral_hue="slate",
         radius_size="lg",
         font=fonts,
-        font_mono=["ui-monospace", "Consolas", "monospace"],
+        font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")],
     ).set(
         body_background_fill="#faf8f4",
         body_background_fill_dark="#10141c",
@@ -195,6 +198,19 @@ class Models:
             raise message(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    def results(self, name: str) -> dict:
+        """What was measured of a model: its results.json, or {} where it has none."""
+        where, _, revision = self.addresses.get(name, "").partition("@")
+        if not where:
+            raise message(f"model is {name!r}; it must be one of {', '.join(self)}")
+        file = Path(where) / "results.json"
+        if not Path(where).is_dir():
+            try:
+                file = Path(Later("huggingface_hub").hf_hub_download(where, "results.json", revision=revision or None))
+            except Exception:  # not there, or no network: a page without figures is better than none
+                return {}
+        return json.loads(file.read_text()) if file.is_file() else {}
 
 
 # By one thread at a time: two that import parts of one package at once can meet it half made.
@@ -347,6 +363,23 @@ def one_job(handler: Callable) -> Callable:
     run.__annotations__ = {"request": gr.Request, **typing.get_type_hints(handler)}
     del run.__wrapped__
     return run
+
+
+class Pace:
+    """Which steps of a stream to show: the first, the last, and each k-th that is not too soon after the one before.
+
+    Faster than that a browser does not keep up: what it has not shown yet piles up, and Stop seems to do nothing.
+    """
+
+    def __init__(self, every: int = 1, seconds: float = 0.15):
+        self.every, self.seconds, self.shown = every, seconds, -math.inf
+
+    def due(self, step) -> bool:
+        now, ends = time.monotonic(), step.step in (0, step.num_steps - 1)
+        if not ends and ((step.step + 1) % self.every or now - self.shown < self.seconds):
+            return False
+        self.shown = now
+        return True
 
 
 def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:
@@ -521,6 +554,53 @@ def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40
         f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{label}" font-size="14">'
         f'<g class="bars">{bars}</g><line class="axis" x1="{left}" x2="{right}" y1="{floor}" y2="{floor}"/>'
         f'{lines}{ticks}<text x="320" y="{floor + 42}" text-anchor="middle">{label}</text></svg></div>'
+    )
+
+
+def curves(
+    series: dict[str, list[tuple[float, float]]], x_label: str, y_label: str, log_x: bool = False, marks: bool = False
+) -> str:
+    """An SVG of lines through (x, y), each named at its end; `marks` puts a dot and its value at each point."""
+    points = [point for line in series.values() for point in line]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    left, right, top, floor = 56, 600, 24, 250
+    low_y, high_y = min(0.0, *ys), max(ys)
+    low_x, high_x = (math.log(min(xs)), math.log(max(xs))) if log_x else (min(xs), max(xs))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        along = ((math.log(x) if log_x else x) - low_x) / (high_x - low_x or 1)
+        return left + (right - left) * along, floor - (floor - top) * (y - low_y) / (high_y - low_y or 1)
+
+    drawn = ""
+    for number, (name, line) in enumerate(series.items()):
+        places = [at(*point) for point in line]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        drawn += f'<path class="curve curve-{number}" d="M{path}"/>'
+        if marks:
+            drawn += "".join(
+                f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+                f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle" font-size="12">{value:.3g}</text>'
+                for (x, y), (_, value) in zip(places, line, strict=True)
+            )
+        if len(series) > 1:
+            x, y = places[-1]
+            drawn += f'<text x="{x - 4:.1f}" y="{y - 8:.1f}" text-anchor="end">{name}</text>'
+    # where all lines have their points, those are the ticks; else five, evenly
+    ticks = sorted(set(xs)) if len(set(xs)) <= 9 else list(np.linspace(min(xs), max(xs), 5))
+    marked = "".join(
+        f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 18}" text-anchor="middle">{x:g}</text>' for x in ticks
+    )
+    marked += "".join(
+        f'<text x="{left - 8}" y="{at(xs[0], y)[1] + 5:.1f}" text-anchor="end">{y:.3g}</text>'
+        for y in np.linspace(low_y, high_y, 4)
+    )
+    named = next(iter(series)) if len(series) == 1 else y_label
+    return (
+        f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{named} against {x_label}" font-size="14">'
+        f'<line class="axis" x1="{left}" x2="{right}" y1="{floor}" y2="{floor}"/>'
+        f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{floor}"/>{drawn}{marked}'
+        f'<text x="{left}" y="14">{named}</text>'
+        f'<text x="320" y="{floor + 42}" text-anchor="middle">{x_label}</text></svg></div>'
     )
 
 

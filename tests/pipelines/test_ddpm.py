@@ -56,7 +56,9 @@ class GaussianDenoiser(ModelMixin, ConfigMixin):
         return (out.to(sample.dtype),)
 
 
-def gaussian(prediction_type="v_prediction", steps=1000, scheduler=DDIMScheduler, **config) -> DenoisingDiffusionPipeline:
+def gaussian(
+    prediction_type="v_prediction", steps=1000, scheduler=DDIMScheduler, **config
+) -> DenoisingDiffusionPipeline:
     config = {"num_train_timesteps": steps, "beta_start": 1e-4 * 1000 / steps, "beta_end": 0.02 * 1000 / steps,
               "prediction_type": prediction_type, "timestep_spacing": "trailing", **config}  # fmt: skip
     base = DDPMScheduler(clip_sample=False, **config)
@@ -281,12 +283,16 @@ def test_guidance_of_one_is_none_and_of_zero_ignores_the_class():
     torch.testing.assert_close(pipe.predict(x, t, labels, 0.0)[1], free, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(pipe.predict(x, t, labels)[1], free + 3 * (given - free), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(pipe.predict(x, t)[1], free)
-    plain = pipe(class_labels=labels, guidance_scale=1, num_inference_steps=5, generator=seed(), output_type="pt").images
+    plain = pipe(
+        class_labels=labels, guidance_scale=1, num_inference_steps=5, generator=seed(), output_type="pt"
+    ).images
     free = DenoisingDiffusionPipeline(
         pipe.denoiser, pipe.scheduler, pipe.data_spec, conditional=True, guidance_scale=1.0
     )
     free.set_progress_bar_config(disable=True)
-    assert torch.equal(plain, free(class_labels=labels, num_inference_steps=5, generator=seed(), output_type="pt").images)
+    assert torch.equal(
+        plain, free(class_labels=labels, num_inference_steps=5, generator=seed(), output_type="pt").images
+    )
 
 
 def test_a_dit_drops_no_labels_by_itself():

@@ -113,7 +113,9 @@ def build_model(options: DDPMOptions, source: DataSource) -> nn.Module:
         return model
     side, levels = side // options.patch_size, len(options.width)
     if side % 2 ** (levels - 1):
-        raise UsageError(f"--width names {levels} levels; images of {side} (after --patch_size) cannot be halved so often")
+        raise UsageError(
+            f"--width names {levels} levels; images of {side} (after --patch_size) cannot be halved so often"
+        )
     odd = [w for w in options.width if w % NORM_GROUPS]
     if odd:
         raise UsageError(f"--width is {odd[0]}; that of a unet must be a multiple of {NORM_GROUPS}")

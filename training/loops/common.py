@@ -70,7 +70,9 @@ class RunOptions:
     save_every: int = option(500, "steps between two checkpoints", least=1)
     sample_every: int = option(500, "steps between two sample grids", least=1)
     keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1)
-    export: str = option("best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last"))
+    export: str = option(
+        "best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last")
+    )
     report_to: str = option("none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"))
     push_to_hub: str | None = option(None, "the repository of the Hub, user/name, to publish the finished run to")
 

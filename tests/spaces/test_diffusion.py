@@ -1,0 +1,153 @@
+"""The diffusion Space in a real browser and by its API, on tiny models in their portable form."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import run_module
+from tests.spaces.conftest import changed, draw_stroke, open_tab, opened, serving, source_of
+
+pytestmark = pytest.mark.browser
+TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--num_inference_steps", 4]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    place = tmp_path_factory.mktemp("diffusion")
+    for name, words in (
+        ("ddpm-tiny", ["--width", "8", "8"]),
+        ("ddpm-2d", ["--dataset", "spiral", "--network", "mlp", "--width", "16"]),
+    ):
+        done = run_module("training.diffusion.ddpm", "--output_dir", place / f"{name}-run", *TINY, *words)
+        assert done.returncode == 0, done.stderr
+        done = run_module("training.publish", place / f"{name}-run", "--to", place / name)
+        assert done.returncode == 0, done.stderr
+    with serving("diffusion", place / "space", f"{place / 'ddpm-tiny'},{place / 'ddpm-2d'}") as address:
+        yield address
+
+
+@pytest.fixture(params=[1280, 390])
+def page(request, browser, url):
+    with opened(browser, url, request.param) as page:
+        page.get_by_text(re.compile("step 20 of 20")).first.wait_for()  # the page is not empty before the first click
+        yield page
+
+
+@pytest.fixture
+def client(url):
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
+def refused(client, message: str, *values, api_name: str) -> None:
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises((AppError, ValueError), match=message):
+        client.predict(*values, api_name=api_name)
+
+
+def fill(page, label: str, value: int) -> None:
+    box = page.get_by_label(f"number input for {label}").first
+    box.fill(str(value))
+    box.press("Enter")
+
+
+def test_samples_are_streamed_and_can_be_stopped(page):
+    first = source_of(page, "samples")
+    fill(page, "Steps", 1000)
+    page.get_by_role("button", name="Draw samples").click()
+    changed(page, "samples", first)
+    page.locator("#draw-stop").click()
+    page.wait_for_timeout(1_000)
+    stopped = page.locator("#where").inner_text()
+    assert re.search(r"step \d+ of 1000", stopped)
+    page.wait_for_timeout(1_000)
+    assert page.locator("#where").inner_text() == stopped
+    # the place of the stopped job is free again
+    fill(page, "Steps", 3)
+    page.get_by_role("button", name="Draw samples").click()
+    page.get_by_text("step 3 of 3").wait_for()
+    source_of(page, "strip")
+
+
+def test_noise_follows_the_slider(page):
+    open_tab(page, "Noise")
+    first = source_of(page, "at-once")
+    fill(page, "Timestep t", 900)
+    second = changed(page, "at-once", first)
+    assert source_of(page, "bit-by-bit") != second
+    page.locator("#examples button.thumbnail-item").nth(1).click()
+    changed(page, "guess", source_of(page, "guess"))
+    page.locator("#pad .pad-clear").click()
+    page.get_by_text("There is nothing on the paper yet").first.wait_for()
+
+
+def test_what_is_painted_over_is_filled_in(page):
+    open_tab(page, "Fill in")
+    first = source_of(page, "filled")
+    page.get_by_label("all but what I paint over").check()
+    page.get_by_text("step 160 of 160").wait_for()
+    page.get_by_role("button", name="Fill in").click()
+    page.get_by_text("Nothing is painted over yet").first.wait_for()
+    draw_stroke(page, "pad-cover")
+    page.get_by_role("button", name="Fill in").click()
+    changed(page, "filled", first)
+
+
+def test_a_drawing_is_redrawn(page):
+    open_tab(page, "From a drawing")
+    first = source_of(page, "redrawn")
+    page.get_by_text("step 24 of 24").wait_for()
+    fill(page, "Different ways", 1)
+    page.get_by_role("button", name="Redraw").click()
+    changed(page, "redrawn", first)
+
+
+def test_points_move_through_a_field(page):
+    open_tab(page, "2-D")
+    page.locator("#cloud .dots circle").first.wait_for()
+    page.get_by_text("step 40 of 40").wait_for()
+    assert page.locator("#cloud .dots circle").count() > 20
+    page.get_by_role("button", name="Move the points").click()
+    page.locator("#cloud .field path").first.wait_for(state="attached")
+
+
+def test_a_model_without_measured_steps_says_so(page):
+    open_tab(page, "Steps and quality")
+    page.get_by_text("Nothing about steps was measured of ddpm-tiny").wait_for()
+
+
+def test_the_api_keeps_what_is_known(client, tmp_path):
+    from gradio_client import handle_file
+
+    paper = Image.new("L", (64, 64), 255)
+    paper.paste(0, (28, 8, 36, 56))
+    paper.save(tmp_path / "one.png")
+    one = handle_file(str(tmp_path / "one.png"))
+    known, filled, where, seed = client.predict(
+        "ddpm-tiny", one, "upper half", None, "any", 1, 5, 1, 7, False, api_name="/diffusion_complete"
+    )
+    assert "step **5** of 5" in where and seed == 7
+    whole = np.asarray(Image.open(known).convert("RGB")).astype(int)
+    half = len(whole) // 2
+    assert whole[:half].std() > 0 and (whole[half:] == (194, 65, 12)).all()
+    assert Image.open(filled).width > 100
+    same = [
+        client.predict("ddpm-tiny", "3", 2, 3, "DDIM", 2.0, 1, 5, False, api_name="/diffusion_sample")[0]
+        for _ in range(2)
+    ]
+    assert np.array_equal(*(np.asarray(Image.open(path)) for path in same))
+
+
+def test_the_api_refuses_what_it_cannot_do(client):
+    sample = {"api_name": "/diffusion_sample"}
+    # what a slider or a menu bounds, gradio refuses by itself
+    refused(client, "0 is less than minimum", "ddpm-tiny", "any", 1, 0, "DDIM", 1, 1, 0, False, **sample)
+    refused(client, "Magic", "ddpm-tiny", "any", 1, 5, "Magic", 1, 1, 0, False, **sample)
+    refused(client, "ddpm-2d draws points", "ddpm-2d", "any", 1, 5, "DDIM", 1, 1, 0, False, **sample)
+    points = {"api_name": "/diffusion_points"}
+    refused(client, "ddpm-tiny draws no points", "ddpm-tiny", "any", 10, 5, "DDIM", 0, False, **points)
+    refused(client, "There is nothing on the paper", "ddpm-tiny", None, 100, 0, api_name="/diffusion_noise")
