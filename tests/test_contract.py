@@ -233,7 +233,7 @@ def test_likelihoods_are_nats_per_sample(pipe, family):
 
 def test_a_family_without_a_likelihood_gives_the_reason(pipe, family):
     if not family.has_log_prob:
-        with pytest.raises(NotImplementedError, match="log_prob: .* call elbo"):
+        with pytest.raises(NotImplementedError, match=r"log_prob: .* call elbo"):
             pipe.log_prob(data(pipe))
 
 

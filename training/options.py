@@ -45,9 +45,9 @@ class LineParser(argparse.ArgumentParser):
 
 
 def option(default, help: str, least=None, most=None, above=None, below=None, choices: tuple[str, ...] = ()):
-    """A dataclass field with a help text and bounds; those of a list are of each of its numbers."""
+    """A dataclass field with a help text and bounds; a tuple is the default of a list, whose bounds are of each number."""
     metadata = {"help": help, "least": least, "most": most, "above": above, "below": below, "choices": choices}
-    if isinstance(default, list):
+    if isinstance(default, tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -520,7 +520,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         x = self._to_network(self._check_x(x))
         labels = None if class_labels is None else self._labels(class_labels, len(x), None)
         times = [-1, *self._spread(count)]
-        for s, t in zip(times, times[1:], strict=False):
+        for s, t in itertools.pairwise(times):
             _, noise = self._predict(x, max(s, 0), labels)
             x = self._ddim(x, noise, s, t)
         return x

@@ -4,6 +4,7 @@ dimensions."""
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
 import copy
+import time
 from collections.abc import Iterator
 
 import gradio as gr
@@ -33,6 +34,7 @@ BRANCH = "diffusion"  # where the family tree puts it
 MODELS = house.Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
 MAX_COUNT, MAX_STEPS, MAX_POINTS = 36, 1000, 1000
 STRIP = 10  # steps of one image that the strip below the samples shows
+FRAMES, FRAME_SECONDS = 40, 0.1  # of the moving points: slow enough to follow
 REACH = 2.6  # of the plane of the 2-D tab, from its middle
 SOLVERS = {  # as the page calls them -> class of diffusers
     "DPM-Solver++": "DPMSolverMultistepScheduler",
@@ -355,20 +357,17 @@ def diffusion_quality(model: str) -> tuple[str, str]:
     return figure, text
 
 
-def plane(points: torch.Tensor, field: tuple[torch.Tensor, torch.Tensor] | None) -> str:
-    """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2), where a field is given."""
+def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> str:
+    """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2)."""
     scale = 300 / REACH
 
     def at(x: torch.Tensor) -> list[list[float]]:
         return (torch.stack([300 + scale * x[:, 0], 300 - scale * x[:, 1]], 1)).tolist()
 
-    arrows = ""
-    if field is not None:
-        starts, ends = at(field[0]), at(field[0] + field[1])
-        arrows = "".join(
-            f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
-            for (a, b), (c, d) in zip(starts, ends, strict=True)
-        )
+    arrows = "".join(
+        f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
+        for (a, b), (c, d) in zip(at(places), at(places + field), strict=True)
+    )
     dots = "".join(
         f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in at(points) if 0 <= a <= 600 and 0 <= b <= 600
     )
@@ -421,16 +420,17 @@ def diffusion_points(
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
     )
-    pace = house.Pace(max(1, steps // 40))
+    every = max(1, steps // FRAMES)
     for step in stream:
-        if pace.due(step):
-            last = step.step == step.num_steps - 1
-            field = None
-            if not last:  # where the next step begins, and how much noise is left there
-                t = min(max(round(step.timestep - pipe.num_timesteps / step.num_steps), 0), pipe.num_timesteps - 1)
-                _, noise = pipe.predict(places, t, labels)
-                field = (places, -0.35 * noise * float((1 - pipe.abar[t]) ** 0.5))
-            yield plane(step.latents, field), progress_of(step), seed
+        if step.step % every and step.step != step.num_steps - 1:
+            continue
+        began = time.monotonic()
+        # where the next step begins, and how much noise is left there
+        t = max(round(step.timestep - pipe.num_timesteps / step.num_steps), 0)
+        _, noise = pipe.predict(places, t, labels)
+        field = -0.35 * noise * float((1 - pipe.abar[t]) ** 0.5)
+        yield plane(step.latents, places, field), progress_of(step), seed
+        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - began)))
 
 
 def update_classes(model: str):

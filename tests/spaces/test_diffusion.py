@@ -147,7 +147,7 @@ def test_the_api_refuses_what_it_cannot_do(client):
     # what a slider or a menu bounds, gradio refuses by itself
     refused(client, "0 is less than minimum", "ddpm-tiny", "any", 1, 0, "DDIM", 1, 1, 0, False, **sample)
     refused(client, "Magic", "ddpm-tiny", "any", 1, 5, "Magic", 1, 1, 0, False, **sample)
-    refused(client, "ddpm-2d draws points", "ddpm-2d", "any", 1, 5, "DDIM", 1, 1, 0, False, **sample)
+    refused(client, "ddpm-2d", "ddpm-2d", "any", 1, 5, "DDIM", 1, 1, 0, False, **sample)
     points = {"api_name": "/diffusion_points"}
-    refused(client, "ddpm-tiny draws no points", "ddpm-tiny", "any", 10, 5, "DDIM", 0, False, **points)
+    refused(client, "ddpm-tiny", "ddpm-tiny", "any", 10, 5, "DDIM", 0, False, **points)
     refused(client, "There is nothing on the paper", "ddpm-tiny", None, 100, 0, api_name="/diffusion_noise")

@@ -38,7 +38,7 @@ class DDPMOptions(DataOptions, RunOptions):
     )
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
     network: str = option("unet", "unet and dit take images, mlp takes vectors", choices=("unet", "dit", "mlp"))
-    width: list[int] = option([32, 64], "channels at each level of a unet; the one width of a dit or mlp", least=8)
+    width: list[int] = option((32, 64), "channels at each level of a unet; the one width of a dit or mlp", least=8)
     num_blocks: int = option(1, "residual blocks at each level of a unet, or in all", least=1)
     attention_levels: int = option(0, "how many of a unet's lowest levels have self-attention", least=0)
     patch_size: int = option(1, "squares of this many pixels a side enter the network as one", least=1)
