@@ -189,3 +189,39 @@ def test_a_histogram_puts_its_marks_where_they_belong(house):
     bars = [(float(x), float(h)) for x, h in re.findall(r'<rect x="([\d.]+)".*? height="([\d.]+)"', svg)]
     tallest = max(bars, key=lambda bar: bar[1])
     assert places[0] < places[1] and abs(tallest[0] - places[1]) < 20
+
+
+def test_a_theme_can_be_compared_with_gradios_own(house):
+    """As gradio does after a launch, where its analytics are on."""
+    from gradio.utils import BUILT_IN_THEMES
+
+    assert len(BUILT_IN_THEMES) > 3
+    for theme in BUILT_IN_THEMES.values():
+        assert house.theme().to_dict() != theme.to_dict()
+
+
+def test_a_pace_shows_the_ends_and_each_kth_step_but_none_too_soon(house):
+    from types import SimpleNamespace
+
+    def shown(pace, wait: float = 0.0) -> list[int]:
+        due = []
+        for number in range(10):
+            time.sleep(wait)
+            if pace.due(SimpleNamespace(step=number, num_steps=10)):
+                due.append(number)
+        return due
+
+    assert shown(house.Pace(3, seconds=0)) == [0, 2, 5, 8, 9]
+    assert shown(house.Pace(1, seconds=60)) == [0, 9]
+    assert shown(house.Pace(2, seconds=0.01), wait=0.02) == [0, 1, 3, 5, 7, 9]
+
+
+def test_curves_go_through_their_points(house):
+    import re
+
+    svg = house.curves({"loss": [(1, 4.0), (10, 2.0), (100, 0.0)]}, "steps", "", log_x=True, marks=True)
+    path = re.search(r'd="M([^"]+)"', svg)[1]
+    (x0, y0), (x1, y1), (x2, y2) = [map(float, p.split()) for p in path.split("L")]
+    assert x1 - x0 == pytest.approx(x2 - x1) and y1 - y0 == pytest.approx(y2 - y1) and y2 > y0
+    assert svg.count("<circle") == 3 and ">100<" in svg
+    assert house.curves({"flat": [(0, 1.0)]}, "x", "y").count("<svg") == 1

@@ -15,6 +15,7 @@ from training.evaluate import (
     memorised,
     nearest,
     precision_recall_density_coverage,
+    sweep_of,
 )
 from training.options import UsageError
 
@@ -155,3 +156,15 @@ def test_the_leaderboard_is_that_of_the_records():
     for file in ROOT.glob("checkpoints/*/model_index.json"):
         assert (file.parent / "results.json").is_file(), file.parent
         assert f"| `{file.parent.name}` |" in text
+
+
+def test_a_sweep_names_an_argument_of_the_call_and_numbers():
+    class Pipe:
+        def __call__(self, batch_size=1, temperature=1.0):
+            pass
+
+    assert sweep_of(Pipe(), "temperature=1,0.5") == ("temperature", [1, 0.5])
+    with pytest.raises(UsageError, match="--sweep steps=5: Pipe has no argument 'steps'"):
+        sweep_of(Pipe(), "steps=5")
+    with pytest.raises(UsageError, match="must be an argument and numbers"):
+        sweep_of(Pipe(), "temperature=hot")

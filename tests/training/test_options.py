@@ -17,6 +17,8 @@ class Options:
     rate: float = option(0.1, "how fast", above=0.0)
     name: str | None = option(None, "what to call it")
     fast: bool = option(False, "whether to hurry")
+    kind: str = option("plain", "of what sort", choices=("plain", "fancy"))
+    sizes: list[int] = option((1, 2), "how large each is", least=1)
 
 
 def file(tmp_path: Path, text: str) -> str:
@@ -29,6 +31,10 @@ def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_pa
     assert parse(Options, ["--config", config]) == Options(steps=20, rate=1e-3, fast=True)
     assert parse(Options, ["--steps", "30", f"--config={config}"]).steps == 30
     assert parse(Options, []) == Options()
+    assert parse(Options, []).sizes == [1, 2] and parse(Options, ["--sizes", "4", "5", "--fast", "true"]).sizes == [
+        4,
+        5,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +44,9 @@ def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_pa
         ("steps: many", "--steps: invalid int value: 'many'"),
         ("steps: 0", "--steps is 0; it must be at least 1"),
         ("steps: 1000", "--steps is 1000; it must be at most 100"),
+        ("kind: odd", "--kind is 'odd'; it must be one of plain, fancy"),
+        ("sizes: [3, 0]", "--sizes is 0; it must be at least 1"),
+        ("sizes: [3, x]", "--sizes: invalid int value: 'x'"),
         ("rate: .inf", "--rate is inf; it must be a finite number"),
         ("[1, 2]", "holds list; it must map options to values"),
         ("a: [", "not a YAML file"),
