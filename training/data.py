@@ -54,12 +54,12 @@ class DataOptions:
         "digits",
         "digits, mnist, fashion_mnist, cifar10, ring, grid, moons, spiral, checkerboard, a Hub id, or a local folder",
     )
-    data_dir: str | None = option(None, "a local copy of the named set (parquet, or images by class)")
+    data_dir: str | None = option(None, "a local copy of the named set (parquet, or images by class)", free=True)
     resolution: int | None = option(None, "crop to a square and scale images to this many pixels", least=4, most=1024)
     image_column: str | None = option(None, "the column that holds images, where it cannot be told by its type")
     label_column: str | None = option(None, "the column that holds classes")
     streaming: bool = option(False, "read rows from the Hub as they are needed instead of storing the set")
-    max_memory_gb: float = option(4.0, "decode into memory up to this size, on the way above it", least=0.0)
+    max_memory_gb: float = option(4.0, "decode into memory up to this size, on the way above it", least=0.0, free=True)
 
 
 # Splits

@@ -19,6 +19,7 @@ from pathlib import Path
 import yaml
 
 BOUNDS = ("least", "most", "above", "below", "choices")
+OWN = (*BOUNDS, "free")  # what argparse does not know
 
 
 class UsageError(Exception):
@@ -44,9 +45,22 @@ class LineParser(argparse.ArgumentParser):
         raise UsageError(re.sub(r"^argument (--\w+)(/[-\w]+)*", r"\1", message))
 
 
-def option(default, help: str, least=None, most=None, above=None, below=None, choices: tuple[str, ...] = ()):
-    """A dataclass field with a help text and bounds; a tuple is the default of a list, whose bounds are of each number."""
+def option(
+    default,
+    help: str,
+    least=None,
+    most=None,
+    above=None,
+    below=None,
+    choices: tuple[str, ...] = (),
+    free: bool = False,
+):
+    """A dataclass field with a help text and bounds; a tuple is the default of a list, whose bounds are of each number.
+
+    `free`: it may differ between a run and its continuation, since it does not change the weights.
+    """
     metadata = {"help": help, "least": least, "most": most, "above": above, "below": below, "choices": choices}
+    metadata["free"] = free
     if isinstance(default, tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -67,7 +81,7 @@ def parse(options_class: type, argv: Sequence[str] | None = None, description: s
         @staticmethod
         def _parse_dataclass_field(parser, field):  # hands all metadata to argparse, which knows no bounds
             field = copy.copy(field)
-            field.metadata = {k: v for k, v in field.metadata.items() if k not in BOUNDS}
+            field.metadata = {k: v for k, v in field.metadata.items() if k not in OWN}
             HfArgumentParser._parse_dataclass_field(parser, field)
 
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -46,9 +46,9 @@ from training.options import Stopped, UsageError, option
 class RunOptions:
     """How to train; every recipe's options begin with these and with `DataOptions`."""
 
-    output_dir: str = option("runs/run", "the run folder")
-    resume: bool = option(False, "go on with the run in --output_dir")
-    overwrite: bool = option(False, "discard the run in --output_dir and start anew")
+    output_dir: str = option("runs/run", "the run folder", free=True)
+    resume: bool = option(False, "go on with the run in --output_dir", free=True)
+    overwrite: bool = option(False, "discard the run in --output_dir and start anew", free=True)
     init_from: str | None = option(None, "a run, checkpoint or Hub repository whose weights to start from")
     seed: int = option(0, "of weights, order and noise", least=0)
     max_steps: int = option(1_000, "optimizer steps", least=1)
@@ -64,28 +64,25 @@ class RunOptions:
         0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
     )
     mixed_precision: str = option("no", "of the networks", choices=("no", "bf16", "fp16"))
-    dataloader_workers: int = option(0, "processes that decode images, for sets larger than memory", least=0)
-    log_every: int = option(50, "steps between two lines of the log", least=1)
+    dataloader_workers: int = option(0, "processes that decode images, for sets larger than memory", least=0, free=True)
+    log_every: int = option(50, "steps between two lines of the log", least=1, free=True)
     eval_every: int = option(500, "steps between two validations", least=1)
-    save_every: int = option(500, "steps between two checkpoints", least=1)
-    sample_every: int = option(500, "steps between two sample grids", least=1)
-    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1)
+    save_every: int = option(500, "steps between two checkpoints", least=1, free=True)
+    sample_every: int = option(500, "steps between two sample grids", least=1, free=True)
+    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1, free=True)
     export: str = option(
         "best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last")
     )
-    report_to: str = option("none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"))
-    push_to_hub: str | None = option(None, "the repository of the Hub, user/name, to publish the finished run to")
+    report_to: str = option(
+        "none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"), free=True
+    )
+    push_to_hub: str | None = option(
+        None, "the repository of the Hub, user/name, to publish the finished run to", free=True
+    )
 
     def __post_init__(self):
         if self.push_to_hub is not None:
             check_repo_id(self.push_to_hub, "--push_to_hub")
-
-
-# options that may differ between a run and its continuation: they do not change the weights
-FREE = {
-    "output_dir", "resume", "overwrite", "data_dir", "max_memory_gb", "dataloader_workers", "log_every", "save_every",
-    "sample_every", "keep_checkpoints", "report_to", "push_to_hub",
-}  # fmt: skip
 
 
 # Weights
@@ -291,7 +288,8 @@ class Run:
             )
         if options.resume:
             now = dataclasses.asdict(options)
-            changed = [k for k, v in record["options"].items() if k not in FREE and k in now and now[k] != v]
+            free = {field.name for field in dataclasses.fields(options) if field.metadata.get("free")}
+            changed = [k for k, v in record["options"].items() if k not in free and k in now and now[k] != v]
             if changed:
                 key = changed[0]
                 raise UsageError(
