@@ -30,7 +30,7 @@ NORM_GROUPS = 8  # channels are normalised in this many groups
 @dataclass
 class DDPMOptions(DataOptions, RunOptions):
     output_dir: str = option("runs/ddpm-digits", "the run folder")
-    max_steps: int = option(600, "optimizer steps", least=1)
+    max_steps: int = option(500, "optimizer steps", least=1)
     batch_size: int = option(64, "samples a process takes at once", least=1)
     learning_rate: float = option(4e-3, "at its highest", above=0.0)
     ema_decay: float = option(
