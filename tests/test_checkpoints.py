@@ -16,6 +16,7 @@ FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 
 
 CLASSIFIERS = [p for p in FOLDERS if (p / "classifier").is_dir()]
+DIFFUSION = [p for p in FOLDERS if (p / "denoiser").is_dir()]
 VAES = [p for p in FOLDERS if (p / "vae").is_dir()]
 
 
@@ -32,7 +33,8 @@ def pipe(folder, tmp_path_factory):
 
 
 def test_the_box_is_not_empty():
-    assert {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"} <= {p.name for p in FOLDERS}
+    names = {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"}
+    assert names | {"ddpm-mnist", "ddpm-digits", "ddpm-2d"} <= {p.name for p in FOLDERS}
 
 
 def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
@@ -52,6 +54,35 @@ def test_it_draws_and_measures_its_own_samples(pipe):
     likely = pipe.elbo((images > 0.5).float(), 4, generator=torch.Generator().manual_seed(0))
     noise = (torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < images.mean()).float()
     assert (likely > pipe.elbo(noise, 4, generator=torch.Generator().manual_seed(0)) + 10).all()
+
+
+@pytest.mark.parametrize("folder", DIFFUSION, ids=lambda p: p.name, indirect=True)
+def test_a_diffusion_model_finds_its_own_samples_likelier_than_others(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    labels, generator = [i % pipe.data_spec["num_classes"] for i in range(8)], torch.Generator().manual_seed(0)
+    drawn = pipe(class_labels=labels, generator=generator, output_type="pt")
+    assert pipe.denoiser.dtype == torch.float32  # float16 in the file, full precision in use
+    if pipe.data_spec["kind"] == "image":
+        x = (drawn.images * 255).round() / 255
+        other = x.flatten(1)[:, torch.randperm(x[0].numel(), generator=generator)].view_as(x)
+    else:
+        x = drawn.samples
+        other = 2 * torch.randn(x.shape, generator=generator)
+    likely, unlikely = (pipe.elbo(part, 8, labels, torch.Generator().manual_seed(0)).mean() for part in (x, other))
+    assert likely > unlikely + 2
+
+
+def test_digits_are_of_the_class_that_was_asked_for(tmp_path):
+    for name in ("ddpm-mnist", "classifier-mnist"):
+        build(ROOT / "checkpoints" / name, tmp_path / name)
+    pipe, judge = (
+        DiffusionPipeline.from_pretrained(tmp_path / name, trust_remote_code=True)
+        for name in ("ddpm-mnist", "classifier-mnist")
+    )
+    pipe.set_progress_bar_config(disable=True)
+    labels = list(range(10)) * 3
+    images = pipe(class_labels=labels, generator=torch.Generator().manual_seed(0), output_type="pt").images
+    assert (judge.classify(images).argmax(1) == torch.tensor(labels)).sum() >= 28
 
 
 @pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda p: p.name, indirect=True)

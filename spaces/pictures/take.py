@@ -4,6 +4,7 @@ make demo &
 python spaces/pictures/take.py http://127.0.0.1:7860
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -38,6 +39,22 @@ def main(url: str) -> None:
         page.get_by_text("1,000 samples").wait_for()
         page.wait_for_timeout(1_000)
         page.screenshot(path=HERE / "vae-how-likely.png")
+
+        page.goto(f"{url}/diffusion")
+        page.get_by_text("of 20, t = 49").wait_for()
+        page.get_by_label("number input for Steps").first.fill("100")
+        page.get_by_label("number input for Steps").first.press("Enter")
+        page.get_by_role("button", name="Draw samples").click()
+        page.get_by_text(re.compile(r"step (3[5-9]|[4-7]\d) of 100")).wait_for()
+        page.locator("#draw-stop").click()
+        page.wait_for_timeout(2_000)
+        page.screenshot(path=HERE / "diffusion.png")
+
+        page.get_by_role("tab", name="2-D").click()
+        page.get_by_text(re.compile(r"step (29|3\d) of 40")).wait_for()
+        page.locator("#move-stop").click()
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=HERE / "diffusion-2d.png")
 
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(f"{url}/vae")
