@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from training.data import DataOptions, in_order, load_data  # noqa: E402
 from training.evaluate import frechet_distance, load, machine  # noqa: E402
 
-BATCH, RESAMPLED = 250, 200
+BATCH, RESAMPLED = 50, 200  # larger batches are slower on a CPU
 
 
 def draw(pipe, count: int, scheduler, steps: int) -> torch.Tensor:
