@@ -11,6 +11,8 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
 
+from pipelines.adversarial.modeling_gan import DiscriminatorModel, GeneratorModel
+from pipelines.adversarial.pipeline_gan import GANPipeline
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
@@ -37,11 +39,20 @@ class Family:
     likelihood: str
     owes: set = field(default_factory=set)
     conditional: bool = False
-    has_log_prob: bool = True  # a bound that no importance sampling tightens has none
+    has_log_prob: bool = True  # a bound that no importance sampling tightens, and an implicit likelihood, have none
     knows_no_class: bool = False  # a conditional model that also takes "no class"
 
     def likelihoods(self, pipe) -> tuple:
+        if self.likelihood == "implicit":
+            return ()
         return (pipe.log_prob, pipe.elbo) if self.has_log_prob else (pipe.elbo,)
+
+    def measure(self, pipe, x, class_labels=None, generator=None) -> torch.Tensor:
+        """One number for each x: the bound, or where there is none how real it looks."""
+        if self.likelihood == "implicit":
+            labels = class_labels if class_labels or not self.conditional else [0] * len(x)
+            return pipe.discriminate(x, class_labels=labels)
+        return pipe.elbo(x, class_labels=class_labels, generator=generator)
 
 
 def vae(spec: dict, **config) -> callable:
@@ -79,6 +90,16 @@ def dit(classes: int = 10) -> callable:
     )
 
 
+def gan(spec: dict, critic: dict | None = None, **config) -> callable:
+    def make():
+        torch.manual_seed(0)
+        generator = GeneratorModel(spec, latent_dim=3, width=(8, 8), **config)
+        discriminator = DiscriminatorModel(spec, width=(8, 8), **{**config, **(critic or {})})
+        return GANPipeline(generator, discriminator).to("cpu")
+
+    return make
+
+
 LATENT = {"encode", "decode", "reconstruct", "interpolate"}
 FAMILIES = {
     "vae": Family(vae(image_spec(BINARY)), "bound", LATENT),
@@ -109,6 +130,12 @@ FAMILIES = {
     "ddpm vectors": Family(
         diffusion(lambda: MLPDenoiser(2, 16, 1), VECTOR_SPEC), "bound", LATENT | {"complete"}, has_log_prob=False
     ),
+    "gan": Family(gan(image_spec(LEVELS)), "implicit", has_log_prob=False),
+    "gan conv": Family(
+        gan(image_spec(LEVELS, 3, size=9), network="conv", norm="batch"), "implicit", has_log_prob=False
+    ),
+    "cgan": Family(gan(image_spec(LEVELS), conditional=True), "implicit", conditional=True, has_log_prob=False),
+    "wgan vectors": Family(gan(VECTOR_SPEC, {"output": "critic"}), "implicit", has_log_prob=False),
 }
 
 
@@ -233,16 +260,16 @@ def test_likelihoods_are_nats_per_sample(pipe, family):
 
 def test_a_family_without_a_likelihood_gives_the_reason(pipe, family):
     if not family.has_log_prob:
-        with pytest.raises(NotImplementedError, match=r"log_prob: .* call elbo"):
+        with pytest.raises(NotImplementedError, match=r"log_prob: a (diffusion model|GAN) .* (elbo|discriminate)\(x\)"):
             pipe.log_prob(data(pipe))
 
 
-def test_a_sample_keeps_its_likelihood_in_another_batch(pipe):
+def test_a_sample_keeps_its_likelihood_in_another_batch(pipe, family):
     x = data(pipe)
-    together = pipe.elbo(x, generator=seeds(1, 2, 3))
+    together = family.measure(pipe, x, generator=seeds(1, 2, 3))
     for i in range(3):
         torch.testing.assert_close(
-            pipe.elbo(x[i : i + 1], generator=seeds(i + 1))[0], together[i], atol=1e-3, rtol=1e-5
+            family.measure(pipe, x[i : i + 1], generator=seeds(i + 1))[0], together[i], atol=1e-3, rtol=1e-5
         )
 
 
@@ -260,14 +287,15 @@ def test_likelihood_refuses_what_it_cannot_measure(pipe, family):
         wrong["range"] = (x * 255, "x has values from .* they must lie in")
     if support == "binary":
         wrong["support"] = (x * 0.5, "binarise first")
-    if support == "8-bit":
+    if support == "8-bit" and family.likelihoods(pipe):
         wrong["support"] = (torch.full_like(x, 0.5 / 255), "not on the 256 levels")
     for bad, message in wrong.values():
-        for call in family.likelihoods(pipe):
+        for call in family.likelihoods(pipe) or (pipe.discriminate,):
             with pytest.raises(ValueError, match=message):
                 call(bad)
-    with pytest.raises(ValueError, match="num_samples is 0"):
-        family.likelihoods(pipe)[0](x, num_samples=0)
+    for call in family.likelihoods(pipe):
+        with pytest.raises(ValueError, match="num_samples is 0"):
+            call(x, num_samples=0)
 
 
 def test_codes_go_there_and_back(pipe, family):
@@ -314,25 +342,26 @@ def test_what_is_known_of_x_stays(pipe, family):
             pipe.complete(x, bad, labels)
 
 
-def test_images_go_in_as_pictures_and_arrays(pipe):
+def test_images_go_in_as_pictures_and_arrays(pipe, family):
     if pipe.data_spec["kind"] != "image":
         return
     x = (data(pipe) > 0.5).float()
     pictures = pipe.image_processor.postprocess(x, output_type="pil")
     array = x.permute(0, 2, 3, 1).numpy()
-    expected = pipe.elbo(x, generator=seeds(1, 2, 3))
-    torch.testing.assert_close(pipe.elbo(pictures, generator=seeds(1, 2, 3)), expected)
-    torch.testing.assert_close(pipe.elbo(array, generator=seeds(1, 2, 3)), expected)
+    given = [0, 0, 0] if family.conditional else None
+    expected = family.measure(pipe, x, given, seeds(1, 2, 3))
+    torch.testing.assert_close(family.measure(pipe, pictures, given, seeds(1, 2, 3)), expected)
+    torch.testing.assert_close(family.measure(pipe, array, given, seeds(1, 2, 3)), expected)
     with pytest.raises(ValueError, match="x holds images of"):
-        pipe.elbo(pictures[0].resize((5, 5)))
+        (pipe.discriminate if family.likelihood == "implicit" else pipe.elbo)(pictures[0].resize((5, 5)))
 
 
 def test_half_precision_weights_still_measure_in_float32(family):
     pipe = family.make().to("cpu", torch.bfloat16)
     x, labels = data(pipe), labels_for(family, 3)
-    value = pipe.elbo(x, class_labels=labels, generator=seeds(1, 2, 3))
+    value = family.measure(pipe, x, labels, seeds(1, 2, 3))
     assert value.dtype == torch.float32
-    reference = family.make().elbo(x, class_labels=labels, generator=seeds(1, 2, 3))
+    reference = family.measure(family.make(), x, labels, seeds(1, 2, 3))
     torch.testing.assert_close(value, reference, rtol=0.05, atol=0.5)
 
 

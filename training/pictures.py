@@ -77,14 +77,17 @@ def scatter(samples: np.ndarray, data: np.ndarray) -> bytes:
     return _figure_png(figure)
 
 
-def loss_curve(lines: list[dict]) -> bytes:
-    """The log's loss against steps, with validation where it was measured."""
+def loss_curve(lines: list[dict], names: tuple[str, ...] = ("loss",)) -> bytes:
+    """The log's losses of these names against steps, with validation where it was measured."""
     figure, axes = _figure(7, 4)
-    train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     held_out = [(line["step"], line["validation"]) for line in lines if "validation" in line]
-    shown = [value for _, value in train[len(train) // 20 :]]
-    if train:
-        axes.plot(*zip(*train, strict=True), color=FAINT, label="training loss")
+    shown = []
+    for name, colour in zip(names, (FAINT, ACCENT, INK), strict=False):
+        train = [(line["step"], line[name]) for line in lines if name in line]
+        if train:
+            label = "training loss" if name == "loss" else name.replace("_", " ")
+            axes.plot(*zip(*train, strict=True), color=colour, label=label)
+            shown += [value for _, value in train[len(train) // 20 :]]
     if held_out:
         axes.plot(
             *zip(*held_out, strict=True), color=ACCENT, marker="o", ms=3, label="validation loss, averaged weights"

@@ -37,7 +37,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from training.data import DataSource, batches, load_data, mix
+from training.data import batches, load_data, mix, prepare
 from training.hub import check_repo_id
 from training.options import Stopped, UsageError, option
 
@@ -476,10 +476,10 @@ class Run:
 
     # what happens at each step
 
-    def batches(self, split, step: int):
-        """Batches for this process from `step` on."""
+    def batches(self, split, step: int, per_step: int):
+        """Batches for this process from `step` on, of which each step takes `per_step`."""
         options = self.options
-        first = step * options.gradient_accumulation_steps
+        first = step * per_step
         return batches(
             split, options.batch_size, options.seed, first, self.rank, self.world, options.dataloader_workers
         )
@@ -558,23 +558,135 @@ class Run:
         kept = [line for line in self._read_log() if line["step"] <= step]
         write_atomically(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
-    def draw_curve(self) -> None:
-        """curve.png: the loss, its mean over validation, and what they are made of."""
+    def draw_curve(self, names: tuple[str, ...] = ("loss",)) -> None:
+        """curve.png: the losses of these names, and the mean over validation where there is one."""
         lines = self._read_log()
         if not self.is_main or not lines:
             return
         from training.pictures import loss_curve
 
         with self.saving():
-            write_atomically(self.folder / "curve.png", loss_curve(lines))
+            write_atomically(self.folder / "curve.png", loss_curve(lines, names))
 
     def draw_samples(self, picture: bytes) -> None:
         with self.saving():
             write_atomically(self.folder / "samples.png", picture)
 
 
-def start(family: str, component: str, options: RunOptions, build_model: Callable) -> tuple[Run, DataSource, nn.Module]:
+INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
+
+
+def next_batch(run: Run, batches, spec: dict) -> tuple[Tensor, Tensor | None]:
+    """x as the network sees it, and class_labels, on the run's device."""
+    device = run.accelerator.device
+    x, class_labels = next(batches)
+    x = prepare(x.to(device, non_blocking=True), spec)
+    return x, None if class_labels is None else class_labels.to(device, non_blocking=True)
+
+
+def drive(
+    run: Run,
+    split,
+    step: int,
+    parts: dict,
+    batches_per_step: int,
+    one_step: Callable,
+    look: Callable,
+    draw: Callable,
+    headline: tuple[str, ...] = ("loss",),
+) -> int:
+    """Go on from `step` to --max_steps: log, validate, save and draw when it is due. Returns the last step.
+
+    Args:
+        parts: what a checkpoint holds.
+        batches_per_step: how many batches a step takes.
+        one_step: (step, batches) -> terms, scalars by name, after one optimizer step of each player.
+        look: (step), asked at each validation.
+        draw: asked for each picture of samples.
+        headline: the terms beside the progress bar.
+
+    Raises:
+        Stopped: a signal came, or a term was not finite.
+    """
+    options = run.options
+    if step >= options.max_steps:
+        run.say(f"the run in {run.folder} has done its {step} steps")
+        return step
+    pending: list[tuple[int, dict]] = []  # steps whose terms no one has looked at yet
+
+    def flush() -> dict[str, float]:
+        """Check and average what is pending: looking at each term as it comes would make a GPU wait."""
+        rows = mean_over_processes(run, [terms for _, terms in pending])
+        for (number, _), row in zip(pending, rows, strict=True):
+            run.check_finite({k: v for k, v in row.items() if k != "stop"}, number)
+        pending.clear()
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    batches = run.batches(split, step, batches_per_step)
+    seen, since = 0, time.perf_counter()
+    with run.progress(step) as bar:
+        while step < options.max_steps:
+            run.seed_step(step)
+            terms = one_step(step, batches)
+            lr = options.learning_rate * learning_rate_at(step, options)
+            step += 1
+            seen += options.batch_size * run.world * batches_per_step
+            stop = torch.full((), float(run.stop_signal is not None), device=run.accelerator.device)
+            pending.append((step, {**terms, "stop": stop}))
+            bar.update()
+
+            due = {n: step % getattr(options, n) == 0 or step == options.max_steps for n in INTERVALS}
+            if any(due.values()) or (run.world == 1 and run.stop_signal is not None):
+                means = flush()
+                speed = seen / (time.perf_counter() - since)
+                shown = ", ".join(f"{name} {means[name]:.4g}" for name in headline)
+                bar.set_postfix_str(f"{shown}, {speed:.0f} images/s", refresh=False)
+                if means.pop("stop") > 0:
+                    run.stop(step, parts)
+                if due["log_every"]:
+                    run.log(step, {**means, "images_per_second": round(speed, 1), "lr": lr})
+                if due["eval_every"]:
+                    look(step)
+                if due["save_every"]:
+                    run.save(step, parts)
+                if due["sample_every"]:
+                    draw()
+                if any(due.values()):
+                    seen, since = 0, time.perf_counter()
+    batches.close()
+    return step
+
+
+def backward(run: Run, wrapped: nn.Module, optimizer, parameters: list[nn.Parameter], losses: Callable) -> dict:
+    """One optimizer step on the mean over --gradient_accumulation_steps calls of `losses`.
+
+    Args:
+        losses: () -> {"loss": scalar, other terms: scalars}, each time of a new batch.
+
+    Returns:
+        The means of the terms, and the gradient's norm where it is clipped.
+    """
+    options, accelerator, sums = run.options, run.accelerator, {}
+    for _ in range(options.gradient_accumulation_steps):
+        with accelerator.accumulate(wrapped):
+            terms = losses()
+            accelerator.backward(terms["loss"])
+            if accelerator.sync_gradients and options.max_grad_norm:
+                norm = accelerator.clip_grad_norm_(parameters, options.max_grad_norm)
+                # fp16 may overflow: its scaler then skips the step by itself
+                if options.mixed_precision != "fp16":
+                    sums["gradient_norm"] = norm
+            optimizer.step()
+            optimizer.zero_grad()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0) + value.detach() / options.gradient_accumulation_steps
+    return sums
+
+
+def start(family: str, component: str | tuple[str, str], options: RunOptions, build_model: Callable) -> tuple:
     """A run, its data, and its model `build_model(options, source)`, on the weights of --init_from where it is given.
+
+    Where there are two players, `component` and what is built are pairs.
 
     Raises:
         UsageError: the options do not fit the folder, the data or the weights.
@@ -587,7 +699,9 @@ def start(family: str, component: str, options: RunOptions, build_model: Callabl
     except ValueError as error:
         raise UsageError(f"--dataset {options.dataset}: {error}") from None
     if options.init_from:
-        load_weights(model, options.init_from, component)
+        pairs = [(model, component)] if isinstance(component, str) else zip(model, component, strict=True)
+        for part, name in pairs:
+            load_weights(part, options.init_from, name)
     return run, source, model
 
 

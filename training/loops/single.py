@@ -7,17 +7,15 @@ A recipe hands over four functions and nothing else:
     inspect(pipeline, source) -> ({figure: value}, [warnings]), asked at each validation
 """
 
-import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from training.data import DataSource, StreamSplit, check_batch_size, in_order, mix, prepare, remember
-from training.loops.common import Average, Run, export_copy, learning_rate_at, mean_over_processes
+from training.loops.common import Average, Run, backward, drive, export_copy, learning_rate_at, next_batch
 
 VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
-INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
 
 
 def train(
@@ -58,8 +56,6 @@ def train(
         parts["scaler"] = accelerator.scaler
     parameters = list(model.parameters())
     step = run.begin(source, dict(model.config), parts, sum(p.numel() for p in parameters))
-    if step >= options.max_steps:
-        run.say(f"the run in {run.folder} has done its {step} steps")
 
     def look(step: int) -> None:
         """Validate the averaged weights, keep the best, draw the curve."""
@@ -79,71 +75,16 @@ def train(
         if run.is_main:
             run.draw_samples(picture(make_pipeline(average.module), source))
 
-    pending: list[tuple[int, dict]] = []  # steps whose loss no one has looked at yet
+    def one_step(step: int, batches) -> dict[str, torch.Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * learning_rate_at(step, options)
+        terms = backward(
+            run, wrapped, optimizer, parameters, lambda: loss(wrapped, *next_batch(run, batches, spec), step)
+        )
+        average.update()
+        return terms
 
-    def flush() -> dict[str, float]:
-        """Check and average what is pending: looking at each loss as it comes would make a GPU wait."""
-        rows = mean_over_processes(run, [terms for _, terms in pending])
-        for (number, _), row in zip(pending, rows, strict=True):
-            run.check_finite({k: v for k, v in row.items() if k != "stop"}, number)
-        pending.clear()
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-    batches = run.batches(source.train, step) if step < options.max_steps else None
-    seen, since = 0, time.perf_counter()
-    with run.progress(step) as bar:
-        while step < options.max_steps:
-            # ---- one training step ----
-            run.seed_step(step)
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * learning_rate_at(step, options)
-            sums: dict[str, torch.Tensor] = {}
-            for _ in range(options.gradient_accumulation_steps):
-                x, class_labels = next(batches)
-                x = prepare(x.to(accelerator.device, non_blocking=True), spec)
-                if class_labels is not None:
-                    class_labels = class_labels.to(accelerator.device, non_blocking=True)
-                with accelerator.accumulate(wrapped):
-                    terms = loss(wrapped, x, class_labels, step)
-                    accelerator.backward(terms["loss"])
-                    if accelerator.sync_gradients and options.max_grad_norm:
-                        norm = accelerator.clip_grad_norm_(parameters, options.max_grad_norm)
-                        # fp16 may overflow: its scaler then skips the step by itself
-                        if options.mixed_precision != "fp16":
-                            sums["gradient_norm"] = norm
-                    optimizer.step()
-                    optimizer.zero_grad()
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0) + value.detach() / options.gradient_accumulation_steps
-            average.update()
-            # -------------------------------
-            step += 1
-            seen += options.batch_size * run.world * options.gradient_accumulation_steps
-            stop = torch.full((), float(run.stop_signal is not None), device=accelerator.device)
-            pending.append((step, {**sums, "stop": stop}))
-            bar.update()
-
-            due = {n: step % getattr(options, n) == 0 or step == options.max_steps for n in INTERVALS}
-            if any(due.values()) or (run.world == 1 and run.stop_signal is not None):
-                means = flush()
-                speed = seen / (time.perf_counter() - since)
-                bar.set_postfix_str(f"loss {means['loss']:.4g}, {speed:.0f} images/s", refresh=False)
-                if means.pop("stop") > 0:
-                    run.stop(step, parts)
-                if due["log_every"]:
-                    run.log(
-                        step, {**means, "images_per_second": round(speed, 1), "lr": optimizer.param_groups[0]["lr"]}
-                    )
-                if due["eval_every"]:
-                    look(step)
-                if due["save_every"]:
-                    run.save(step, parts)
-                if due["sample_every"]:
-                    draw()
-                if any(due.values()):
-                    seen, since = 0, time.perf_counter()
-    if batches is not None:
-        batches.close()
+    step = drive(run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw)
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
     run.finish(step, make_pipeline, export_copy(average.module))
