@@ -33,7 +33,7 @@ from training.evaluate import frechet_distance, load, machine  # noqa: E402
 BATCH, RESAMPLED = 50, 200  # larger batches are slower on a CPU
 
 
-def draw(pipe, count: int, scheduler, steps: int) -> torch.Tensor:
+def draw(pipe, count: int, scheduler, steps: int, keep: Path | None) -> torch.Tensor:
     """Images of all classes in turn; image i from seed i, whatever the sampler."""
     default, parts = pipe.scheduler, []
     pipe.scheduler = scheduler
@@ -41,13 +41,19 @@ def draw(pipe, count: int, scheduler, steps: int) -> torch.Tensor:
         numbers = range(begin, min(begin + BATCH, count))
         seeds = [torch.Generator().manual_seed(i) for i in numbers]
         labels = [i % pipe.data_spec["num_classes"] for i in numbers]
+        file = keep and keep / f"{type(scheduler).__name__}-{steps}-{begin}.pt"
+        if file and file.is_file():
+            parts.append(torch.load(file))
+            continue
         parts.append(pipe(class_labels=labels, num_inference_steps=steps, generator=seeds, output_type="pt").images)
+        if file:
+            torch.save(parts[-1], file)
         print(f"{type(scheduler).__name__}: {begin + len(labels)} of {count}", file=sys.stderr, flush=True)
     pipe.scheduler = default
     return torch.cat(parts)
 
 
-def quality(pipe, judge, real: torch.Tensor, count: int) -> dict:
+def quality(pipe, judge, real: torch.Tensor, count: int, keep: Path | None) -> dict:
     ancestral = DDPMScheduler.from_config(pipe.scheduler.config)
     samplers = {
         "default": (pipe.scheduler, pipe.config.num_inference_steps),
@@ -56,7 +62,7 @@ def quality(pipe, judge, real: torch.Tensor, count: int) -> dict:
     labels = torch.arange(count) % pipe.data_spec["num_classes"]
     features, accuracy = {}, {}
     for name, (scheduler, steps) in samplers.items():
-        images = draw(pipe, count, scheduler, steps)
+        images = draw(pipe, count, scheduler, steps, keep)
         features[name] = judge.features(images)
         accuracy[name] = (judge.classify(images).argmax(1) == labels).float().mean().item()
     distance = {name: frechet_distance(real, f) for name, f in features.items()}
@@ -124,6 +130,7 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=1_000)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--keep", type=Path, help="a folder for images drawn so far: a stopped run goes on from there")
     parser.add_argument("--only", choices=("quality", "cost"), help="one of the two halves")
     options = parser.parse_args()
     pipe, _ = load(options.checkpoint, options.device)
@@ -135,7 +142,7 @@ def main() -> None:
         test = load_data(DataOptions(dataset="mnist", data_dir=options.data_dir)).test
         real = torch.cat([judge.features(x.float() / 255) for x, _ in in_order(test, 500)])
         found |= {
-            **quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples),
+            **quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples, options.keep),
             "dtype": options.dtype,
         }
     print(json.dumps({**found, "machine": machine(options.device)}))
