@@ -64,7 +64,7 @@ def card(branch: str) -> str:
         return f'<div class="card coming"><b>{BRANCHES[branch]}</b><p>To come.</p></div>'
     cards = ""
     for name, page in here:
-        shown = next((m for m in page.MODELS if (HERE / "box" / m / "samples.png").is_file()), "")
+        shown = next((m for m in page.MODELS.preferred if (HERE / "box" / m / "samples.png").is_file()), "")
         cards += (
             f'<a class="card" href="{name}">{picture(shown)}<div><b>{html.escape(page.TITLE)}</b>'
             f"<p>{html.escape(page.SENTENCE)}</p></div></a>"

@@ -137,6 +137,7 @@ class Models:
     gallery: ClassVar[bool] = False
 
     def __init__(self, preferred: tuple[str, ...]):
+        self.preferred = preferred
         given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
         self.addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
         if self.gallery:
