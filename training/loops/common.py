@@ -288,7 +288,9 @@ class Run:
             )
         if options.resume:
             now = dataclasses.asdict(options)
-            free = {field.name for field in dataclasses.fields(options) if field.metadata.get("free")}
+            # a recipe that gives an option another default leaves it as free as it was
+            kinds = [kind for kind in type(options).__mro__ if dataclasses.is_dataclass(kind)]
+            free = {f.name for kind in kinds for f in dataclasses.fields(kind) if f.metadata.get("free")}
             changed = [k for k, v in record["options"].items() if k not in free and k in now and now[k] != v]
             if changed:
                 key = changed[0]
