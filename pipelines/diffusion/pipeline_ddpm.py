@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 Generators = torch.Generator | list[torch.Generator] | None
 # what a scheduler must share with the training of the network
+ELBO_SAMPLES = 16  # timesteps of the bound that are drawn for each x, unless a call says otherwise
 SCHEDULE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr", "prediction_type",
 )  # fmt: skip
@@ -65,6 +66,14 @@ class DenoisingStep(BaseOutput):
     predicted_images: list[PIL.Image.Image] | np.ndarray | Tensor | None = None
     samples: np.ndarray | Tensor | None = None
     predicted_samples: np.ndarray | Tensor | None = None
+
+
+def keep_labels(denoiser: nn.Module) -> nn.Module:
+    """A DiT's blocks drop labels in training, each on its own; after this none does: that is for a recipe to decide."""
+    for module in denoiser.modules():
+        if hasattr(module, "dropout_prob") and hasattr(module, "token_drop"):
+            module.dropout_prob = 0
+    return denoiser
 
 
 def run_denoiser(denoiser: nn.Module, x: Tensor, timestep: Tensor, class_labels: Tensor | None, patch_size: int):
@@ -161,10 +170,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
         )
         self.data_spec = data_spec
-        # a DiT block drops labels by itself in training, each on its own: only a recipe should
-        for module in denoiser.modules():
-            if hasattr(module, "dropout_prob") and hasattr(module, "token_drop"):
-                module.dropout_prob = 0
+        keep_labels(denoiser)
         # abar_t of the forward process, t = 0 to T - 1, in double precision: the bound takes differences of it
         self.abar = DDPMScheduler.from_config(schedule).alphas_cumprod.double()
         channels = data_spec["shape"][0]
@@ -363,7 +369,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     def convention(self) -> str:
         """How `elbo` measures, by default: what a figure made by it should say."""
         decoder = "discretised" if self._is_image else "density of a"
-        return f"T = {self.num_timesteps}, 16 sampled terms an x, {decoder} Gaussian decoder"
+        return f"T = {self.num_timesteps}, {ELBO_SAMPLES} sampled terms an x, {decoder} Gaussian decoder"
 
     @property
     def num_timesteps(self) -> int:
@@ -409,7 +415,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     # The bound
 
     @torch.no_grad()
-    def elbo(self, x, num_samples: int = 16, class_labels=None, generator: Generators = None) -> Tensor:
+    def elbo(self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None) -> Tensor:
         """A lower bound on log p(x), or on log p(x|c): (B,), nats; an unbiased estimate of it.
 
         `num_samples` of the T - 1 terms L_{t-1} are evaluated for each x, spread over t and weighted by how often they
@@ -421,7 +427,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def elbo_terms(
-        self, x, num_samples: int = 16, class_labels=None, generator: Generators = None
+        self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """L_T, the sum of the L_{t-1} and L_0: (B,) each, nats; minus their sum is `elbo`.
 
@@ -462,7 +468,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
                 rows.append(self._transition(x, torch.full((len(x),), t), labels, noise))
         return torch.stack(rows)
 
-    def log_prob(self, x, num_samples: int = 16, class_labels=None, generator: Generators = None) -> Tensor:
+    def log_prob(self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None) -> Tensor:
         """There is none: x can be reached on infinitely many paths.
 
         Raises:

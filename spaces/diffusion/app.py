@@ -321,7 +321,6 @@ def diffusion_image_to_image(
             yield grid(step.images, width=420), grid(step.predicted_images, width=420), progress_of(step), seed
 
 
-@one_job
 def diffusion_quality(model: str) -> tuple[str, str]:
     """How good samples are with fewer steps, as it was measured when the model was published.
 
@@ -442,10 +441,6 @@ def update_classes(model: str):
 
 def update_point_class(model: str):
     return update_classes(model)[0]
-
-
-def example(event: gr.SelectData):
-    return house.example_digits()[event.index]
 
 
 def steps_control(start: int, most: int = MAX_STEPS, least: int = 1) -> gr.Slider:
@@ -599,9 +594,9 @@ with house.page("Genus: diffusion") as demo:
     solver.change(for_solver, solver, [steps, every], **quiet)
     timestep.input(diffusion_noise, *noising, **fresh)
     pad.input(diffusion_noise, *noising, **fresh)
-    examples.select(example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
-    examples2.select(example, None, pad2, **quiet)
-    examples3.select(example, None, pad3, **quiet)
+    examples.select(house.chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
+    examples2.select(house.chosen_example, None, pad2, **quiet)
+    examples3.select(house.chosen_example, None, pad3, **quiet)
     known.change(lambda k: gr.HTML(visible=k == KNOWN[4]), known, cover, **quiet)
     model.change(update_classes, model, [label, label2, label3], **quiet).success(diffusion_sample, *drawn, **quiet)
     flat_model.change(update_point_class, flat_model, label4, **quiet)

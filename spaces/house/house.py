@@ -666,3 +666,8 @@ def examples_gallery(elem_id: str) -> gr.Gallery:
         elem_id=elem_id,
         elem_classes="examples",
     )
+
+
+def chosen_example(event: gr.SelectData) -> Image.Image:
+    """The digit that was clicked in such a gallery."""
+    return example_digits()[event.index]

@@ -352,10 +352,6 @@ def update_map_class(model: str):
     return update_classes(model)[0]
 
 
-def example(event: gr.SelectData):
-    return house.example_digits()[event.index]
-
-
 with house.page("Genus: variational autoencoder") as demo:
     gr.Markdown(
         f"# {TITLE}\nA **decoder** turns 2 to 40 random numbers $z$ into an image; an **encoder** goes the other way "
@@ -457,9 +453,9 @@ with house.page("Genus: variational autoencoder") as demo:
     explorer.input(
         vae_decode_at, *moved, trigger_mode="always_last", show_progress="hidden", queue=False, api_name="vae_decode_at"
     )
-    examples.select(example, None, pad, **quiet).success(vae_reconstruct, *encoded, **quiet)
-    examples2.select(lambda end: end, end, start, **quiet).then(example, None, end, **quiet)
-    examples3.select(example, None, pad3, **quiet)
+    examples.select(house.chosen_example, None, pad, **quiet).success(vae_reconstruct, *encoded, **quiet)
+    examples2.select(lambda end: end, end, start, **quiet).then(house.chosen_example, None, end, **quiet)
+    examples3.select(house.chosen_example, None, pad3, **quiet)
     source.change(lambda s: gr.HTML(visible=s == "picture"), source, pad2, **quiet)
     label3.change(vae_map, *mapped, api_name="vae_map").success(vae_decode_at, *moved, **quiet)
     model.change(update_classes, model, [label, label2], **quiet).success(vae_sample, *drawn, **quiet)

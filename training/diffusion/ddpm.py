@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepSc
 from torch import Tensor, nn
 
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
-from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline, run_denoiser
+from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline, keep_labels, run_denoiser
 from training.data import DataOptions, DataSource, in_order
 from training.loops.common import RunOptions, start
 from training.loops.single import train
@@ -108,9 +108,7 @@ def build_model(options: DDPMOptions, source: DataSource) -> nn.Module:
             patch_size=options.patch_size,
             num_embeds_ada_norm=rows - 1 if rows else 1,
         )
-        for block in model.transformer_blocks:
-            block.norm1.emb.class_embedder.dropout_prob = 0  # each would drop labels on its own
-        return model
+        return keep_labels(model)
     side, levels = side // options.patch_size, len(options.width)
     if side % 2 ** (levels - 1):
         raise UsageError(
