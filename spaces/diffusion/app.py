@@ -358,23 +358,11 @@ def diffusion_quality(model: str) -> tuple[str, str]:
 
 def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> str:
     """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2)."""
-    scale = 300 / REACH
-
-    def at(x: torch.Tensor) -> list[list[float]]:
-        return (torch.stack([300 + scale * x[:, 0], 300 - scale * x[:, 1]], 1)).tolist()
-
     arrows = "".join(
         f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
-        for (a, b), (c, d) in zip(at(places), at(places + field), strict=True)
+        for (a, b), (c, d) in zip(house.on_plane(places, REACH), house.on_plane(places + field, REACH), strict=True)
     )
-    dots = "".join(
-        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in at(points) if 0 <= a <= 600 and 0 <= b <= 600
-    )
-    return (
-        '<div class="figure"><svg viewBox="0 0 600 600" role="img" aria-label="points and field">'
-        f'<rect class="frame" width="600" height="600" rx="10"/><g class="field">{arrows}</g>'
-        f'<g class="dots">{dots}</g></svg></div>'
-    )
+    return house.plane("points and field", f'<g class="field">{arrows}</g>', house.dots(points, REACH))
 
 
 @one_job

@@ -522,7 +522,12 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40) -> str:
+def signed_short(value: float) -> str:
+    """Three digits of a number, with such a minus sign."""
+    return f"{0.0 if abs(value) < 1e-9 else value:.3g}".replace("-", "−")
+
+
+def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40, digits: int = 0) -> str:
     """An SVG: how often `values` fall where, and named places among them. It takes the colours of the page."""
     values = np.asarray(values, dtype=float)
     low = min(values.min(), *(v for _, v in marks))
@@ -545,10 +550,10 @@ def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40
         anchor, shift = ("end", -6) if place > (left + right) / 2 else ("start", 6)
         lines += (
             f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{y - 10}" y2="{floor}"/>'
-            f'<text x="{place + shift:.1f}" y="{y}" text-anchor="{anchor}">{name} {signed(value, 0)}</text>'
+            f'<text x="{place + shift:.1f}" y="{y}" text-anchor="{anchor}">{name} {signed(value, digits)}</text>'
         )
     ticks = "".join(
-        f'<text x="{x(v):.1f}" y="{floor + 18}" text-anchor="middle">{signed(v, 0)}</text>'
+        f'<text x="{x(v):.1f}" y="{floor + 18}" text-anchor="middle">{signed(v, digits)}</text>'
         for v in np.linspace(low, high, 7)[1:-1]
     )
     return (
@@ -559,13 +564,22 @@ def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40
 
 
 def curves(
-    series: dict[str, list[tuple[float, float]]], x_label: str, y_label: str, log_x: bool = False, marks: bool = False
+    series: dict[str, list[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    marks: bool = False,
+    least: float = 0.0,
 ) -> str:
-    """An SVG of lines through (x, y), each named at its end; `marks` puts a dot and its value at each point."""
+    """An SVG of lines through (x, y), several of them named above; a line has a gap where y is not finite.
+
+    `marks` puts a dot and its value at each point; the vertical axis reaches from `least`, or from the lowest point
+    where that is lower, to the highest.
+    """
     points = [point for line in series.values() for point in line]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    xs, ys = [x for x, _ in points], [y for _, y in points if math.isfinite(y)] or [0.0]
     left, right, top, floor = 56, 600, 24, 250
-    low_y, high_y = min(0.0, *ys), max(ys)
+    low_y, high_y = min(least, *ys), max(ys)
     low_x, high_x = (math.log(min(xs)), math.log(max(xs))) if log_x else (min(xs), max(xs))
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -573,35 +587,69 @@ def curves(
         return left + (right - left) * along, floor - (floor - top) * (y - low_y) / (high_y - low_y or 1)
 
     drawn = ""
-    for number, (name, line) in enumerate(series.items()):
-        places = [at(*point) for point in line]
-        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-        drawn += f'<path class="curve curve-{number}" d="M{path}"/>'
+    for number, line in enumerate(series.values()):
+        places = [at(*point) if math.isfinite(point[1]) else None for point in line]
+        path = ""
+        for before, place in zip([None, *places], places, strict=False):
+            if place is not None:
+                path += f"{'M' if before is None else 'L'}{place[0]:.1f} {place[1]:.1f}"
+        drawn += f'<path class="curve curve-{number}" d="{path}"/>'
         if marks:
             drawn += "".join(
-                f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-                f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle" font-size="12">{value:.3g}</text>'
-                for (x, y), (_, value) in zip(places, line, strict=True)
+                f'<circle class="dot" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="4"/>'
+                f'<text x="{place[0]:.1f}" y="{place[1] - 9:.1f}" text-anchor="middle" font-size="12">{value:.3g}</text>'
+                for place, (_, value) in zip(places, line, strict=True)
+                if place is not None
             )
-        if len(series) > 1:
-            x, y = places[-1]
-            drawn += f'<text x="{x - 4:.1f}" y="{y - 8:.1f}" text-anchor="end">{name}</text>'
     # where all lines have their points, those are the ticks; else five, evenly
     ticks = sorted(set(xs)) if len(set(xs)) <= 9 else list(np.linspace(min(xs), max(xs), 5))
     marked = "".join(
-        f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 18}" text-anchor="middle">{x:g}</text>' for x in ticks
+        f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 18}" text-anchor="middle">{signed_short(x)}</text>' for x in ticks
     )
     marked += "".join(
-        f'<text x="{left - 8}" y="{at(xs[0], y)[1] + 5:.1f}" text-anchor="end">{y:.3g}</text>'
+        f'<text x="{left - 8}" y="{at(xs[0], y)[1] + 5:.1f}" text-anchor="end">{signed_short(y)}</text>'
         for y in np.linspace(low_y, high_y, 4)
     )
+    legend, x = "", 640.0
+    for number, name in reversed(list(enumerate(series))) if len(series) > 1 else ():
+        x -= 7.2 * len(name) + 36
+        legend += (
+            f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
+        )
     named = next(iter(series)) if len(series) == 1 else y_label
     return (
         f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{named} against {x_label}" font-size="14">'
         f'<line class="axis" x1="{left}" x2="{right}" y1="{floor}" y2="{floor}"/>'
-        f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{floor}"/>{drawn}{marked}'
-        f'<text x="{left}" y="14">{named}</text>'
+        f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{floor}"/>{drawn}{marked}{legend}'
+        f'<text x="4" y="15">{named}</text>'
         f'<text x="320" y="{floor + 42}" text-anchor="middle">{x_label}</text></svg></div>'
+    )
+
+
+PLANE = 600  # units a side
+
+
+def on_plane(points, reach: float) -> list[list[float]]:
+    """(N, 2), each from -reach to reach, upwards -> places on a `plane`, downwards."""
+    scale = PLANE / 2 / reach
+    return (np.asarray(points, dtype=float) * [scale, -scale] + PLANE / 2).tolist()
+
+
+def dots(points, reach: float, kind: str = "", radius: float = 3) -> str:
+    """Points (N, 2) that lie within reach, as a layer of a `plane`."""
+    inside = [(x, y) for x, y in on_plane(points, reach) if 0 <= x <= PLANE and 0 <= y <= PLANE]
+    circles = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>' for x, y in inside)
+    return f'<g class="dots {kind}">{circles}</g>'
+
+
+def plane(label: str, *layers: str, ground: Image.Image | None = None) -> str:
+    """An SVG of a square: layers of SVG in the coordinates of `on_plane`, on a picture that fills it."""
+    picture = ""
+    if ground is not None:
+        picture = f'<image href="{data_url(ground)}" width="{PLANE}" height="{PLANE}" preserveAspectRatio="none"/>'
+    return (
+        f'<div class="figure plane"><svg viewBox="0 0 {PLANE} {PLANE}" role="img" aria-label="{label}">'
+        f'<rect class="frame" width="{PLANE}" height="{PLANE}" rx="10"/>{picture}{"".join(layers)}</svg></div>'
     )
 
 

@@ -225,3 +225,20 @@ def test_curves_go_through_their_points(house):
     assert x1 - x0 == pytest.approx(x2 - x1) and y1 - y0 == pytest.approx(y2 - y1) and y2 > y0
     assert svg.count("<circle") == 3 and ">100<" in svg
     assert house.curves({"flat": [(0, 1.0)]}, "x", "y").count("<svg") == 1
+
+
+def test_several_curves_are_named_and_stop_where_there_is_no_number(house):
+    import re
+
+    inf = float("inf")
+    svg = house.curves({"a": [(0, 1.0), (1, inf), (2, 3.0), (3, 2.0)], "b": [(0, 0.0), (3, -1.0)]}, "x", "y")
+    path = re.search(r'class="curve curve-0" d="([^"]*)"', svg)[1]
+    assert path.count("M") == 2 and path.count("L") == 1
+    assert ">a<" in svg and ">b<" in svg and "−1" in svg and "inf" not in svg
+    assert "M" not in re.search(r'curve-0" d="([^"]*)"', house.curves({"none": [(0, inf)]}, "x", "y"))[1]
+
+
+def test_a_plane_has_up_above_and_shows_what_lies_on_it(house):
+    assert house.on_plane([[0, 0], [2, 2], [-2, 0]], reach=2) == [[300, 300], [600, 0], [0, 300]]
+    svg = house.plane("points", house.dots([[0, 0], [9, 0]], reach=2), ground=Image.new("RGB", (2, 2)))
+    assert svg.count("<circle") == 1 and svg.index("<image") < svg.index("<circle")

@@ -1,0 +1,450 @@
+"""The adversarial laboratory: small experiments on why adversarial training fails, and on what helps.
+
+    train_on_modes        a GAN or a WGAN-GP on a ring of 8 or a grid of 25 Gaussians, and how many of them it covers
+    bilinear_game         V(x, y) = x y under simultaneous, alternating and extragradient steps
+    optimal_discriminator p / (p + q), the value 2 JS - 2 log 2 it reaches, and a network trained to reach both
+    slide_apart           KL both ways, JS and Wasserstein of two densities as their supports part, with gradients
+    fit_gaussian          one Gaussian fitted to two, by KL(p||q) or by KL(q||p)
+
+Everything here computes and returns arrays; nothing draws. Divergences are in nats, distances in the units of x.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_2 = math.log(2)
+
+
+def check_choice(name: str, value, choices) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    if not (isinstance(value, int | float) and low <= value <= high):
+        raise ValueError(f"{name} is {value!r}; it must lie between {low} and {high}")
+
+
+# (a) Modes
+
+
+SPREAD = 0.1  # standard deviation of each Gaussian
+CENTRES = {
+    "ring of 8": np.stack([2 * np.cos(np.arange(8) * np.pi / 4), 2 * np.sin(np.arange(8) * np.pi / 4)], 1),
+    "grid of 25": np.stack([np.arange(25) % 5 - 2.0, np.arange(25) // 5 - 2.0], 1),
+}
+OBJECTIVES = ("GAN", "WGAN-GP")
+LATENT, BATCH, SHOWN, PENALTY = 2, 256, 2_000, 0.1
+RATE, BETAS = 1e-3, (0.5, 0.9)
+FIELD = 40  # places a side at which the discriminator is asked
+REACH = 3.0  # and how far they go
+
+
+def draw_modes(data: str, count: int, generator: torch.Generator) -> Tensor:
+    """(count, 2): the centres are equally likely, with isotropic noise of standard deviation `SPREAD`."""
+    centres = torch.from_numpy(CENTRES[data]).float()
+    which = torch.randint(len(centres), (count,), generator=generator)
+    return centres[which] + SPREAD * torch.randn(count, 2, generator=generator)
+
+
+def modes_covered(samples: np.ndarray, centres: np.ndarray) -> tuple[int, float]:
+    """How many of the centres have samples (N, 2), and the share of samples within three standard deviations of one.
+
+    A mode is covered if it gets at least a quarter of its fair share of N.
+    """
+    distance = np.linalg.norm(samples[:, None] - centres[None], axis=2)
+    near = distance.argmin(1)[distance.min(1) < 3 * SPREAD]
+    counts = np.bincount(near, minlength=len(centres))
+    return int((counts >= len(samples) / len(centres) / 4).sum()), len(near) / len(samples)
+
+
+@dataclass
+class ModesStep:
+    """Where training stands.
+
+    Attributes:
+        step, num_steps: generator steps, counted from 1.
+        samples: (N, 2), from the same z at each step.
+        modes: how many modes are covered.
+        good: the share of samples within three standard deviations of a mode.
+        field: (FIELD, FIELD), the discriminator's confidence that a place is real, in [0, 1], or a critic's value
+            scaled to [0, 1] by its extremes; row 0 is the top, y = REACH.
+    """
+
+    step: int
+    num_steps: int
+    samples: np.ndarray
+    modes: int
+    good: float
+    field: np.ndarray
+
+
+def perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2),
+        nn.Linear(width, outputs),
+    )  # fmt: skip
+
+
+def seeded(seed: int, build):
+    """What `build()` makes with the weights of this seed; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+    """E (|grad C(x)| - 1)^2 between each real and fake x (arXiv 1704.00028, equation 3)."""
+    between = torch.lerp(real, fake, torch.rand(len(real), 1, generator=generator)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.norm(dim=1) - 1).square().mean()
+
+
+def train_on_modes(
+    objective: str, data: str, num_steps: int, n_critic: int = 5, seed: int = 0, every: int = 50
+) -> Iterator[ModesStep]:
+    """Train two networks by one or the other objective, and look at them each `every` steps and at the end.
+
+    Networks, optimizer, data and the steps of the discriminator (or critic) for each of the generator's are the same
+    for both objectives. The GAN plays the non-saturating game.
+
+    Raises:
+        ValueError: on an argument out of range.
+    """
+    check_choice("objective", objective, OBJECTIVES)
+    check_choice("data", data, CENTRES)
+    check_range("num_steps", num_steps, 1, 100_000)
+    check_range("n_critic", n_critic, 1, 100)
+    wasserstein = objective == "WGAN-GP"
+    rng = torch.Generator().manual_seed(seed)
+    generator, critic = seeded(seed, lambda: (perceptron(LATENT, 128, 2), perceptron(2, 128, 1)))
+    players = [torch.optim.Adam(net.parameters(), lr=RATE, betas=BETAS) for net in (generator, critic)]
+    fixed = torch.randn(SHOWN, LATENT, generator=rng)
+    ticks = torch.linspace(-REACH, REACH, FIELD)
+    places = torch.stack(torch.meshgrid(ticks, -ticks, indexing="xy"), 2).view(-1, 2)
+
+    def fake() -> Tensor:
+        return generator(torch.randn(BATCH, LATENT, generator=rng))
+
+    for step in range(1, num_steps + 1):
+        for _ in range(n_critic):
+            real = draw_modes(data, BATCH, rng)
+            with torch.no_grad():
+                made = fake()
+            if wasserstein:
+                loss = critic(made).mean() - critic(real).mean()
+                loss = loss + PENALTY * gradient_penalty(critic, real, made, rng)
+            else:
+                loss = F.softplus(-critic(real)).mean() + F.softplus(critic(made)).mean()
+            players[1].zero_grad()
+            loss.backward()
+            players[1].step()
+        value = critic(fake())
+        loss = -value.mean() if wasserstein else F.softplus(-value).mean()
+        players[0].zero_grad()
+        loss.backward()
+        players[0].step()
+        if step % every == 0 or step == num_steps:
+            with torch.no_grad():
+                samples, field = generator(fixed).numpy(), critic(places).view(FIELD, FIELD)
+            low, high = field.min(), field.max()
+            field = (field - low) / (high - low).clamp(min=1e-12) if wasserstein else torch.sigmoid(field)
+            modes, good = modes_covered(samples, CENTRES[data])
+            yield ModesStep(step, num_steps, samples, modes, good, field.numpy())
+
+
+# (b) A game
+
+
+METHODS = ("simultaneous", "alternating", "extragradient")
+
+
+def bilinear_game(method: str, start: tuple[float, float], rate: float, num_steps: int) -> np.ndarray:
+    """Where min_x max_y x y goes by gradient steps of length `rate`: (num_steps + 1, 2), the start included.
+
+    simultaneous   both step from the same place: x^2 + y^2 grows by the factor 1 + rate^2 at each step
+    alternating    y answers to the new x: x^2 - rate x y + y^2 stays as it is, so the path is an ellipse
+    extragradient  both look ahead by a step and take the gradient from there: x^2 + y^2 shrinks by the factor
+                   1 - rate^2 + rate^4 (Korpelevich 1976)
+
+    Raises:
+        ValueError: on an argument out of range.
+    """
+    check_choice("method", method, METHODS)
+    check_range("rate", rate, 0, 1)
+    check_range("num_steps", num_steps, 1, 100_000)
+    x, y = map(float, start)
+    path = [(x, y)]
+    for _ in range(num_steps):
+        if method == "simultaneous":
+            x, y = x - rate * y, y + rate * x
+        elif method == "alternating":
+            x = x - rate * y
+            y = y + rate * x
+        else:
+            ahead_x, ahead_y = x - rate * y, y + rate * x
+            x, y = x - rate * ahead_y, y + rate * ahead_x
+        path.append((x, y))
+    return np.array(path)
+
+
+# Densities on the line, by quadrature
+
+
+LINE = np.linspace(-10, 10, 4_001)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of Gaussians on the line.
+
+    Attributes:
+        means, deviations, weights: one number for each part; weights add up to 1.
+    """
+
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def log_prob(self, x: np.ndarray) -> np.ndarray:
+        parts = [
+            math.log(w) - 0.5 * ((x - m) / s) ** 2 - math.log(s * math.sqrt(2 * math.pi))
+            for m, s, w in zip(self.means, self.deviations, self.weights, strict=True)
+        ]
+        return np.logaddexp.reduce(parts)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count,), ascending, one from each of `count` slices of equal probability: means over them scatter little."""
+        u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        return torch.from_numpy(np.interp(u.numpy(), self._cdf, LINE)).float()
+
+    @functools.cached_property
+    def _cdf(self) -> np.ndarray:
+        mass = np.exp(self.log_prob(LINE)).cumsum()
+        return mass / mass[-1]
+
+
+DENSITIES = {
+    "the same twice": (Mixture((0.0,), (1.0,), (1.0,)), Mixture((0.0,), (1.0,), (1.0,))),
+    "one beside the other": (Mixture((-1.0,), (1.0,), (1.0,)), Mixture((1.0,), (1.0,), (1.0,))),
+    "one inside the other": (Mixture((0.0,), (2.0,), (1.0,)), Mixture((0.0,), (0.7,), (1.0,))),
+    "two hills and one": (Mixture((-2.0, 2.0), (0.7, 0.7), (0.5, 0.5)), Mixture((0.5,), (1.5,), (1.0,))),
+}
+
+
+def optimal_discriminator(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """D*(x) = p(x) / (p(x) + q(x)), from the two densities at the same places (arXiv 1406.2661, proposition 1)."""
+    return p / (p + q)
+
+
+def game_value(log_p: np.ndarray, log_q: np.ndarray, logit: np.ndarray, x: np.ndarray) -> float:
+    """E_p log D + E_q log(1 - D), where D = sigmoid(logit), by the trapezoidal rule on the places x."""
+    return float(
+        np.trapezoid(-np.exp(log_p) * np.logaddexp(0, -logit) - np.exp(log_q) * np.logaddexp(0, logit), x)
+    )
+
+
+def jensen_shannon(log_p: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> float:
+    """(KL(p||m) + KL(q||m)) / 2 with m = (p + q) / 2, in nats: 0 to log 2."""
+    log_m = np.logaddexp(log_p, log_q) - LOG_2
+    return 0.5 * (kullback_leibler(log_p, log_m, x) + kullback_leibler(log_q, log_m, x))
+
+
+def kullback_leibler(log_p: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> float:
+    """KL(p||q) in nats; infinite where p has mass and q has none."""
+    inside = np.isfinite(log_p)
+    if np.isneginf(log_q[inside]).any():
+        return math.inf
+    ratio = np.where(inside, log_p - np.where(inside, log_q, 0), 0)
+    return float(np.trapezoid(np.where(inside, np.exp(log_p) * np.where(inside, ratio, 0), 0), x))
+
+
+def wasserstein_1d(a, b) -> float:
+    """W_1 of two samples of equal size on the line: the mean distance of the sorted ones (both (N,))."""
+    a, b = np.sort(np.asarray(a, dtype=float)), np.sort(np.asarray(b, dtype=float))
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(f"a and b have shapes {a.shape} and {b.shape}; both must be (N,) with the same N")
+    return float(np.abs(a - b).mean())
+
+
+@dataclass
+class DiscriminatorStep:
+    """What a discriminator has learned so far.
+
+    Attributes:
+        step, num_steps: counted from 1.
+        confidence: D at the places `LINE`.
+        value: E_p log D + E_q log(1 - D) by quadrature; at most 2 JS - 2 log 2.
+    """
+
+    step: int
+    num_steps: int
+    confidence: np.ndarray
+    value: float
+
+
+class Steps(nn.Module):
+    """(N, 1) -> (N, width): smooth steps up and down at places all along the line, so that its ends are learned too."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.slope = nn.Parameter(torch.randn(width))
+        self.place = nn.Parameter(torch.linspace(-6, 6, width)[torch.randperm(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.slope * (x - self.place))
+
+
+def train_discriminator(
+    p: Mixture, q: Mixture, num_steps: int = 2_000, seed: int = 0, every: int = 100
+) -> Iterator[DiscriminatorStep]:
+    """Train a discriminator on samples of two densities, q in the generator's place, which stands still.
+
+    What is shown is the moving average of its weights.
+
+    Raises:
+        ValueError: on an argument out of range.
+    """
+    check_range("num_steps", num_steps, 1, 100_000)
+    rng = torch.Generator().manual_seed(seed)
+    network = seeded(seed, lambda: nn.Sequential(Steps(64), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)))
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99)
+    )
+    optimizer = torch.optim.Adam(network.parameters())
+    places = torch.from_numpy(LINE).float()[:, None]
+    log_p, log_q = p.log_prob(LINE), q.log_prob(LINE)
+    for step in range(1, num_steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+        real, made = network(p.draw(512, rng)[:, None]), network(q.draw(512, rng)[:, None])
+        loss = F.softplus(-real).mean() + F.softplus(made).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(network)
+        if step % every == 0 or step == num_steps:
+            with torch.no_grad():
+                logit = average(places)[:, 0].double().numpy()
+            value = game_value(log_p, log_q, logit, LINE)
+            yield DiscriminatorStep(step, num_steps, 1 / (1 + np.exp(-logit)), value)
+
+
+# (d) Divergences of two densities that slide apart
+
+
+SHAPES = ("uniform", "bump", "Gaussian")
+CELL = 1 / 4_000  # of the quadrature
+
+
+def shape_log_prob(shape: str, x: np.ndarray) -> np.ndarray:
+    """log of a density of width about 1 around 0; -inf outside of its support."""
+    with np.errstate(divide="ignore"):
+        if shape == "uniform":
+            return np.log((np.abs(x) < 0.5).astype(float))
+        if shape == "bump":  # a raised cosine
+            return np.log(np.where(np.abs(x) < 0.5, 1 + np.cos(2 * math.pi * np.clip(x, -0.5, 0.5)), 0))
+    return -0.5 * (x / 0.2) ** 2 - math.log(0.2 * math.sqrt(2 * math.pi))
+
+
+@dataclass
+class Slide:
+    """Divergences of p(x) from p(x - shift), and their derivatives by the shift; each (number of shifts,).
+
+    Attributes:
+        shifts: as asked.
+        values: name -> nats, or units of x for the Wasserstein distance; infinite where it is.
+        gradients: name -> derivative by the shift; NaN where the divergence is infinite.
+    """
+
+    shifts: np.ndarray
+    values: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+
+def divergences(shape: str, shift: float) -> dict[str, float]:
+    """KL both ways, JS and Wasserstein of two densities of a shape, one moved by `shift`, by quadrature."""
+    # in the middle of cells whose edges fall on those of the supports: exact where a density jumps
+    shift = round(shift / CELL) * CELL
+    x = np.arange(round((min(0.0, shift) - 2) / CELL), round((max(0.0, shift) + 2) / CELL)) * CELL + CELL / 2
+    log_p, log_q = shape_log_prob(shape, x), shape_log_prob(shape, x - shift)
+    gap = np.cumsum(np.exp(log_p) - np.exp(log_q)) * CELL  # of the distribution functions
+    return {
+        "KL(p||q)": kullback_leibler(log_p, log_q, x),
+        "KL(q||p)": kullback_leibler(log_q, log_p, x),
+        "Jensen-Shannon": jensen_shannon(log_p, log_q, x),
+        "Wasserstein": float(np.abs(gap).sum() * CELL),
+    }
+
+
+def slide_apart(shape: str, shifts) -> Slide:
+    """How far p is from itself moved by each of `shifts`, and how that changes with the shift (a central difference).
+
+    Raises:
+        ValueError: on an argument out of range.
+    """
+    check_choice("shape", shape, SHAPES)
+    shifts, h = np.asarray(shifts, dtype=float), 0.02
+    rows = [[divergences(shape, s + d) for d in (-h, 0, h)] for s in shifts]
+    values, gradients = {}, {}
+    for name in rows[0][0]:
+        before, here, after = (np.array([row[i][name] for row in rows]) for i in range(3))
+        with np.errstate(invalid="ignore"):
+            slope = (after - before) / (2 * h)
+        values[name], gradients[name] = here, np.where(np.isfinite(slope) & np.isfinite(here), slope, np.nan)
+    return Slide(shifts, values, gradients)
+
+
+# (e) One Gaussian for two
+
+
+DIRECTIONS = ("KL(p||q)", "KL(q||p)")
+
+
+@dataclass
+class FitStep:
+    """A Gaussian q on its way: its mean, its standard deviation, and the divergence from p that is left, in nats."""
+
+    mean: float
+    deviation: float
+    divergence: float
+
+
+def fit_gaussian(
+    p: Mixture, direction: str, start: tuple[float, float] = (0.5, 1.0), num_steps: int = 300, rate: float = 0.05
+) -> list[FitStep]:
+    """Fit N(mean, deviation^2) to p by gradient descent on a divergence computed by quadrature; the start is included.
+
+    KL(p||q) ends at the mean and deviation of p, wherever it starts: q must be where p is. KL(q||p) wants q not to be
+    where p is not, and has several optima: one on each hill of p, and one across the valley where that is not deep.
+
+    Raises:
+        ValueError: on an argument out of range.
+    """
+    check_choice("direction", direction, DIRECTIONS)
+    check_range("mean", start[0], -8, 8)
+    check_range("deviation", start[1], 0.05, 8)
+    x = torch.from_numpy(LINE)
+    log_p = torch.from_numpy(p.log_prob(LINE))
+    mean = torch.tensor(float(start[0]), dtype=torch.float64, requires_grad=True)
+    log_deviation = torch.tensor(math.log(start[1]), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([mean, log_deviation], lr=rate)
+    path = []
+    for step in range(num_steps + 1):
+        log_q = -0.5 * ((x - mean) / log_deviation.exp()) ** 2 - log_deviation - 0.5 * math.log(2 * math.pi)
+        first, second = (log_p, log_q) if direction == "KL(p||q)" else (log_q, log_p)
+        loss = torch.trapezoid(first.exp() * (first - second), x)
+        path.append(FitStep(mean.item(), log_deviation.exp().item(), loss.item()))
+        if step < num_steps:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return path
