@@ -100,6 +100,11 @@ def _add_pages(folder: Path) -> None:
     apps = {file.parent.name: file for file in sorted(ROOT.glob("spaces/*/app.py")) if file.parent.name != "gallery"}
     for name, file in apps.items():
         shutil.copyfile(file, folder / f"{name}.py")
+        for module in file.parent.glob("*.py"):
+            if module.name != "app.py":  # what it imports
+                if (folder / module.name).exists():
+                    raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module of this name")
+                shutil.copyfile(module, folder / module.name)
     (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
     (folder / "box").mkdir()
     for record in sorted(ROOT.glob("checkpoints/*/run.json")):

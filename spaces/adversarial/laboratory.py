@@ -70,7 +70,7 @@ class ModesStep:
     """Where training stands.
 
     Attributes:
-        step, num_steps: generator steps, counted from 1.
+        step, num_steps: generator steps so far, and in all.
         samples: (N, 2), from the same z at each step.
         modes: how many modes are covered.
         good: the share of samples within three standard deviations of a mode.
@@ -111,7 +111,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, generator: t
 def train_on_modes(
     objective: str, data: str, num_steps: int, n_critic: int = 5, seed: int = 0, every: int = 50
 ) -> Iterator[ModesStep]:
-    """Train two networks by one or the other objective, and look at them each `every` steps and at the end.
+    """Train two networks by one or the other objective, and look at them before, each `every` steps and at the end.
 
     Networks, optimizer, data and the steps of the discriminator (or critic) for each of the generator's are the same
     for both objectives. The GAN plays the non-saturating game.
@@ -134,31 +134,33 @@ def train_on_modes(
     def fake() -> Tensor:
         return generator(torch.randn(BATCH, LATENT, generator=rng))
 
+    def move(player: int, loss: Tensor) -> None:
+        players[player].zero_grad()
+        loss.backward()
+        players[player].step()
+
+    def look(step: int) -> ModesStep:
+        with torch.no_grad():
+            samples, field = generator(fixed).numpy(), critic(places).view(FIELD, FIELD)
+        low, high = field.min(), field.max()
+        field = (field - low) / (high - low).clamp(min=1e-12) if wasserstein else torch.sigmoid(field)
+        return ModesStep(step, num_steps, samples, *modes_covered(samples, CENTRES[data]), field.numpy())
+
+    yield look(0)
     for step in range(1, num_steps + 1):
         for _ in range(n_critic):
             real = draw_modes(data, BATCH, rng)
             with torch.no_grad():
                 made = fake()
             if wasserstein:
-                loss = critic(made).mean() - critic(real).mean()
-                loss = loss + PENALTY * gradient_penalty(critic, real, made, rng)
+                penalty = gradient_penalty(critic, real, made, rng)
+                move(1, critic(made).mean() - critic(real).mean() + PENALTY * penalty)
             else:
-                loss = F.softplus(-critic(real)).mean() + F.softplus(critic(made)).mean()
-            players[1].zero_grad()
-            loss.backward()
-            players[1].step()
+                move(1, F.softplus(-critic(real)).mean() + F.softplus(critic(made)).mean())
         value = critic(fake())
-        loss = -value.mean() if wasserstein else F.softplus(-value).mean()
-        players[0].zero_grad()
-        loss.backward()
-        players[0].step()
+        move(0, -value.mean() if wasserstein else F.softplus(-value).mean())
         if step % every == 0 or step == num_steps:
-            with torch.no_grad():
-                samples, field = generator(fixed).numpy(), critic(places).view(FIELD, FIELD)
-            low, high = field.min(), field.max()
-            field = (field - low) / (high - low).clamp(min=1e-12) if wasserstein else torch.sigmoid(field)
-            modes, good = modes_covered(samples, CENTRES[data])
-            yield ModesStep(step, num_steps, samples, modes, good, field.numpy())
+            yield look(step)
 
 
 # (b) A game
@@ -247,9 +249,7 @@ def optimal_discriminator(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 def game_value(log_p: np.ndarray, log_q: np.ndarray, logit: np.ndarray, x: np.ndarray) -> float:
     """E_p log D + E_q log(1 - D), where D = sigmoid(logit), by the trapezoidal rule on the places x."""
-    return float(
-        np.trapezoid(-np.exp(log_p) * np.logaddexp(0, -logit) - np.exp(log_q) * np.logaddexp(0, logit), x)
-    )
+    return float(np.trapezoid(-np.exp(log_p) * np.logaddexp(0, -logit) - np.exp(log_q) * np.logaddexp(0, logit), x))
 
 
 def jensen_shannon(log_p: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> float:
@@ -280,7 +280,7 @@ class DiscriminatorStep:
     """What a discriminator has learned so far.
 
     Attributes:
-        step, num_steps: counted from 1.
+        step, num_steps: steps so far, and in all.
         confidence: D at the places `LINE`.
         value: E_p log D + E_q log(1 - D) by quadrature; at most 2 JS - 2 log 2.
     """
@@ -419,7 +419,7 @@ class FitStep:
 
 
 def fit_gaussian(
-    p: Mixture, direction: str, start: tuple[float, float] = (0.5, 1.0), num_steps: int = 300, rate: float = 0.05
+    p: Mixture, direction: str, start: tuple[float, float] = (0.5, 1.0), num_steps: int = 500, rate: float = 0.1
 ) -> list[FitStep]:
     """Fit N(mean, deviation^2) to p by gradient descent on a divergence computed by quadrature; the start is included.
 

@@ -523,8 +523,18 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def signed_short(value: float) -> str:
-    """Three digits of a number, with such a minus sign."""
-    return f"{0.0 if abs(value) < 1e-9 else value:.3g}".replace("-", "−")
+    """A number as an axis shows it: three digits, no exponent below a million, such a minus sign."""
+    value = 0.0 if abs(value) < 1e-9 else value
+    return (f"{value:,.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}").replace("-", "−")
+
+
+def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers from low to high."""
+    if not high > low:
+        return [low]
+    power = 10 ** math.floor(math.log10((high - low) / count))
+    step = next(s for s in (power, 2 * power, 5 * power, 10 * power) if (high - low) / s <= count)
+    return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40, digits: int = 0) -> str:
@@ -601,21 +611,19 @@ def curves(
                 for place, (_, value) in zip(places, line, strict=True)
                 if place is not None
             )
-    # where all lines have their points, those are the ticks; else five, evenly
-    ticks = sorted(set(xs)) if len(set(xs)) <= 9 else list(np.linspace(min(xs), max(xs), 5))
+    # where all lines have their points, those are the ticks
+    ticks = sorted(set(xs)) if len(set(xs)) <= 9 else round_ticks(min(xs), max(xs), 8)
     marked = "".join(
         f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 18}" text-anchor="middle">{signed_short(x)}</text>' for x in ticks
     )
     marked += "".join(
         f'<text x="{left - 8}" y="{at(xs[0], y)[1] + 5:.1f}" text-anchor="end">{signed_short(y)}</text>'
-        for y in np.linspace(low_y, high_y, 4)
+        for y in round_ticks(low_y, high_y)
     )
     legend, x = "", 640.0
     for number, name in reversed(list(enumerate(series))) if len(series) > 1 else ():
-        x -= 7.2 * len(name) + 36
-        legend += (
-            f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
-        )
+        x -= 8.5 * len(name) + 30
+        legend += f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
     named = next(iter(series)) if len(series) == 1 else y_label
     return (
         f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{named} against {x_label}" font-size="14">'
