@@ -28,6 +28,7 @@ from typing import ClassVar
 
 import gradio as gr
 import numpy as np
+import pydantic
 from gradio.data_classes import ImageData
 from PIL import Image, ImageOps
 
@@ -427,13 +428,22 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+class Drawing(ImageData):
+    """An image file, or nothing: a page sends "" for a pad that was cleared."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _nothing(cls, value):
+        return {} if value == "" else value
+
+
 class Pad(gr.HTML):
     """A square to draw on, or to put a picture on; hands a PIL image to its handler, or None while it is empty.
 
     To callers of the API it is an image file.
     """
 
-    data_model = ImageData
+    data_model = Drawing
 
     def __init__(self, value: Image.Image | None = None, *, label: str = "Draw here", **options):
         super().__init__(

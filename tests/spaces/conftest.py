@@ -128,3 +128,18 @@ def draw_stroke(page, element: str) -> None:
     page.mouse.down()
     page.mouse.move(x, y + box["height"] / 4, steps=8)
     page.mouse.up()
+
+
+def refused(client, message: str, *values, api_name: str) -> None:
+    """A call by the API gets this message."""
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises((AppError, ValueError), match=message):
+        client.predict(*values, api_name=api_name)
+
+
+def fill(page, label: str, value: int) -> None:
+    """A slider's number box."""
+    box = page.get_by_label(f"number input for {label}").filter(visible=True).first
+    box.fill(str(value))
+    box.press("Enter")

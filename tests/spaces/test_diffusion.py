@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import run_module
-from tests.spaces.conftest import changed, draw_stroke, open_tab, opened, serving, source_of
+from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--num_inference_steps", 4]
@@ -40,19 +40,6 @@ def client(url):
     from gradio_client import Client
 
     return Client(url, verbose=False)
-
-
-def refused(client, message: str, *values, api_name: str) -> None:
-    from gradio_client.exceptions import AppError
-
-    with pytest.raises((AppError, ValueError), match=message):
-        client.predict(*values, api_name=api_name)
-
-
-def fill(page, label: str, value: int) -> None:
-    box = page.get_by_label(f"number input for {label}").first
-    box.fill(str(value))
-    box.press("Enter")
 
 
 def test_samples_are_streamed_and_can_be_stopped(page):

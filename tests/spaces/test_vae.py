@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.spaces.conftest import changed, draw_stroke, open_tab, opened, serving, source_of
+from tests.spaces.conftest import changed, draw_stroke, open_tab, opened, refused, serving, source_of
 
 pytestmark = pytest.mark.browser
 
@@ -31,13 +31,6 @@ def client(url):
     from gradio_client import Client
 
     return Client(url, verbose=False)
-
-
-def refused(client, message: str, *values, api_name: str) -> None:
-    from gradio_client.exceptions import AppError
-
-    with pytest.raises((AppError, ValueError), match=message):
-        client.predict(*values, api_name=api_name)
 
 
 def test_a_click_draws_new_samples_and_tells_the_seed(page):
