@@ -30,9 +30,9 @@ COLLAPSED = 0.5  # warn when samples lie less than this share as far apart as da
 @dataclass
 class GANOptions(DataOptions, RunOptions):
     output_dir: str = option("runs/gan-digits", "the run folder", free=True)
-    max_steps: int = option(6_000, "steps of the generator", least=1)
+    max_steps: int = option(4_000, "steps of the generator", least=1)
     batch_size: int = option(64, "samples a process takes at once", least=1)
-    learning_rate: float = option(2e-4, "of the generator, at its highest", above=0.0)
+    learning_rate: float = option(1e-3, "of the generator, at its highest", above=0.0)
     critic_learning_rate: float | None = option(None, "of the discriminator; as the generator's by default", above=0.0)
     lr_scheduler: str = option("constant", "after the warm-up", choices=("constant", "linear", "cosine"))
     adam_beta1: float = option(0.5, "of AdamW", least=0.0, below=1.0)
@@ -46,7 +46,7 @@ class GANOptions(DataOptions, RunOptions):
     discriminator_width: list[int] = option((256, 128), "units of each layer, or channels at half resolution", least=1)
     generator_norm: str = option("none", "between the layers", choices=NORMS)
     discriminator_norm: str = option("none", "between the layers", choices=NORMS)
-    dropout: float = option(0.0, "in the discriminator", least=0.0, most=0.9)
+    dropout: float = option(0.3, "in the discriminator", least=0.0, most=0.9)
     conditional: bool = option(False, "give the class to both players")
 
     def __post_init__(self):
