@@ -195,15 +195,15 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
         kept = {k: np.where(np.abs(v) <= most, v, UNREACHED) for k, v in columns.items() if k not in left_out}
         return house.curves(lines(slide.shifts, kept), "shift", name)
 
-    table = "| | value | derivative |\n|---|---|---|\n"
+    table = "| | value | slope |\n|---|---|---|\n"
     for name, value in here.values.items():
         slope = here.gradients[name][0]
-        shown = "infinite" if math.isinf(value[0]) else f"{value[0]:.3f}"
-        table += f"| {name} | {shown} | {'none' if math.isnan(slope) else f'{slope:.3f}'} |\n"
+        shown = "∞" if math.isinf(value[0]) else f"{value[0]:.3f}"
+        table += f"| {name} | {shown} | {'–' if math.isnan(slope) else f'{slope:.3f}'} |\n"
     return (
         house.curves(lines(x, two), "x", "density"),
         figure(slide.values, 3, "divergence"),
-        figure(slide.gradients, 8, "derivative by the shift"),
+        figure(slide.gradients, 8, "derivative"),
         table.replace("-0.000", "0.000").replace(" -", " −").replace("||", "‖"),
     )
 

@@ -632,7 +632,7 @@ def curves(
     )
     legend, x = "", 640.0
     for number, name in reversed(list(enumerate(series))) if len(series) > 1 else ():
-        x -= 8.5 * len(name) + 30
+        x -= 10.5 * len(name) + 30  # wide enough for the larger letters of a narrow window
         legend += f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
     named = next(iter(series)) if len(series) == 1 else y_label
     return (

@@ -56,6 +56,16 @@ def main(url: str) -> None:
         page.wait_for_timeout(1_000)
         page.screenshot(path=HERE / "diffusion-2d.png")
 
+        page.goto(f"{url}/adversarial")
+        page.locator("#samples img").wait_for()
+        page.get_by_role("tab", name="Laboratory").click()
+        page.get_by_text("Not trained yet").wait_for()
+        page.get_by_label("New seed each time").and_(page.locator(":visible")).first.uncheck()
+        page.get_by_role("button", name="Train both").click()
+        page.get_by_text("step 600 of 600").wait_for(timeout=120_000)
+        page.wait_for_timeout(1_000)
+        page.screenshot(path=HERE / "adversarial.png")
+
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(f"{url}/vae")
         page.locator("#samples img").wait_for()
