@@ -18,7 +18,7 @@ from pipelines.adversarial.modeling_gan import NORMS, DiscriminatorModel, Genera
 from pipelines.adversarial.pipeline_gan import GANPipeline
 from training.data import DataOptions, DataSource, in_order
 from training.loops.common import RunOptions, start
-from training.loops.two_player import train
+from training.loops.two_player import LOSSES, train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid, scatter
 
@@ -168,7 +168,11 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(GANOptions, argv, __doc__)
     run, source, players = start("gan", ("generator", "discriminator"), options, build_players)
     discriminator_loss, generator_loss = players_losses(options)
-    train(run, source, *players, discriminator_loss, generator_loss, GANPipeline, picture, inspect)
+    # a critic's losses say little; what it estimates falls as samples come nearer to data
+    curve = (
+        ("discriminator_loss", "discriminator_wasserstein_estimate") if options.objective == "wasserstein" else LOSSES
+    )
+    train(run, source, *players, discriminator_loss, generator_loss, GANPipeline, picture, inspect, curve)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ def train(
     make_pipeline: Callable,
     picture: Callable,
     inspect: Callable = lambda pipeline, source: ({}, []),
+    curve: tuple[str, ...] = LOSSES,
 ) -> None:
     """Train both players on `source.train` and leave the finished pipeline in the run folder.
 
     The recipe's options have `n_critic`, the discriminator's steps for each of the generator's, `critic_learning_rate` (or
-    None) and `adam_beta1` beside those of `RunOptions`.
+    None) and `adam_beta1` beside those of `RunOptions`. `curve` names the terms that curve.png shows.
 
     Raises:
         Stopped: a signal came, or a term of a loss was not finite.
@@ -106,7 +107,7 @@ def train(
         run.log(step, figures)
         for warning in warnings:
             run.warn(step, warning)
-        run.draw_curve(LOSSES)
+        run.draw_curve(curve)
 
     def draw() -> None:
         if run.is_main:
