@@ -6,9 +6,9 @@
 
 Prints one JSON line:
     ring     modes of 8 that GAN and WGAN-GP cover after 1500 steps, the same but for the objective, for each seed
-    speed    training images/s of the plain pair at batch 64 by the recipe's defaults (averaged weights, logging,
-             checkpoints) and by a bare PyTorch loop over a tensor in memory, in turn, in fresh processes; the ratio is
-             the median of the ratios within a round. Milliseconds for 64 samples of checkpoints/gan-mnist.
+    speed    training images/s of the plain pair at batch 64 by the recipe's defaults (averaged weights, logging) and by a
+             bare PyTorch loop over a tensor in memory, in turn, in fresh processes, pauses for checkpoints and pictures
+             not counted; the ratio is the median of the ratios within a round. Milliseconds for 64 samples of checkpoints/gan-mnist.
     seeds    each published recipe from three seeds, measured by training.evaluate: Fréchet distance, coverage and class
              accuracy, mean and 95 % interval (Student's t) over seeds. Runs in --keep are used where they are finished.
 """

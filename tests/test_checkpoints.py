@@ -16,6 +16,7 @@ FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 
 
 CLASSIFIERS = [p for p in FOLDERS if (p / "classifier").is_dir()]
+GANS = [p for p in FOLDERS if (p / "discriminator").is_dir()]
 DIFFUSION = [p for p in FOLDERS if (p / "denoiser").is_dir()]
 VAES = [p for p in FOLDERS if (p / "vae").is_dir()]
 
@@ -34,7 +35,8 @@ def pipe(folder, tmp_path_factory):
 
 def test_the_box_is_not_empty():
     names = {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"}
-    assert names | {"ddpm-mnist", "ddpm-digits", "ddpm-2d"} <= {p.name for p in FOLDERS}
+    names |= {"ddpm-mnist", "ddpm-digits", "ddpm-2d", "gan-mnist", "wgan-gp-mnist", "cgan-mnist", "gan-digits"}
+    assert names <= {p.name for p in FOLDERS}
 
 
 def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
@@ -54,6 +56,20 @@ def test_it_draws_and_measures_its_own_samples(pipe):
     likely = pipe.elbo((images > 0.5).float(), 4, generator=torch.Generator().manual_seed(0))
     noise = (torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) < images.mean()).float()
     assert (likely > pipe.elbo(noise, 4, generator=torch.Generator().manual_seed(0)) + 10).all()
+
+
+@pytest.mark.parametrize("folder", GANS, ids=lambda p: p.name, indirect=True)
+def test_a_gan_draws_many_things_and_finds_its_own_again(pipe):
+    images = pipe(batch_size=32, generator=torch.Generator().manual_seed(0), output_type="pt").images
+    assert images.shape == (32, *pipe.data_spec["shape"]) and images.isfinite().all()
+    assert images.std(0).mean() > 0.1  # not one picture again and again
+    conditional = pipe.generator.config.conditional
+    labels = list(range(4)) if conditional else None
+    x = pipe(4, labels, generator=torch.Generator().manual_seed(1), output_type="pt").images
+    found = pipe.encode(x, labels, 60, torch.Generator().manual_seed(0))
+    assert (found.residual < 0.5 * x.square().mean((1, 2, 3))).all()
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    assert (pipe.discriminate(x, labels) > pipe.discriminate(noise, labels)).all()
 
 
 @pytest.mark.parametrize("folder", DIFFUSION, ids=lambda p: p.name, indirect=True)

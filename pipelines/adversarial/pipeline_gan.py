@@ -4,8 +4,8 @@
     discriminate   sigmoid(D(x, c)), the confidence that x is real, or a critic's value as it is
     encode         the z whose G(z, c) is nearest to x, by optimisation: there is no encoder
 
-The likelihood is implicit: x = G(z) lies on a surface of fewer dimensions than x, so p(x) has no density there is a
-number for. Images go in and out as values in [0, 1]; see `GANPipeline` for the shapes.
+The likelihood is implicit. Where z has fewer dimensions than x, G(z) fills a surface on which alone all x lie: there is no
+density. Where it has as many or more there is one, but it is an integral over all z that give x, which nothing computes. Images go in and out as values in [0, 1]; see `GANPipeline` for the shapes.
 """
 
 import math
@@ -164,10 +164,13 @@ class GANPipeline(DiffusionPipeline):
         Raises:
             NotImplementedError: with the reason.
         """
-        raise NotImplementedError(
-            f"log_prob: a GAN only draws; G(z) of {self.latent_dim} numbers fills a surface in {self._size} dimensions "
-            "and has no density to evaluate; discriminate(x) says how real x looks"
-        )
+        if self.latent_dim < self._size:
+            reason = f"G(z) of {self.latent_dim} numbers fills a surface in {self._size} dimensions and has no density"
+        else:
+            reason = (
+                f"p(x) is an integral over all z of {self.latent_dim} numbers that give x, which nothing here computes"
+            )
+        raise NotImplementedError(f"log_prob: a GAN only draws; {reason}; discriminate(x) says how real x looks")
 
     def elbo(self, x, num_samples: int = 1, class_labels=None, generator: Generators = None) -> Tensor:
         """There is none, for the same reason.
@@ -181,7 +184,11 @@ class GANPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def discriminate(self, x, class_labels=None) -> Tensor:
-        """How real x looks: (B,), a probability in [0, 1], or a critic's value, of which only differences mean anything."""
+        """How real x looks: (B,), a probability in [0, 1], or a critic's value, of which only differences mean anything.
+
+        Raises:
+            ValueError: x does not fit the model, or a conditional model is not told its class.
+        """
         x = self._check_x(x)
         labels = self._labels(class_labels, len(x), None, draw=False)
         value = self.discriminator(self._to_network(x), labels, return_dict=False)[0]
@@ -194,8 +201,17 @@ class GANPipeline(DiffusionPipeline):
     ) -> OptimisedCode:
         """The z whose G(z, c) is nearest to x in squared error, found by optimisation from several random starts.
 
-        There is no encoder: this is `num_steps` of Adam on z, kept on the sphere where z ~ N(0, I) lies, and what is
+        There is no encoder: this is `num_steps` of Adam on z, kept on the sphere near which z ~ N(0, I) lies, and what is
         found may be a local optimum. `residual` says how far off it stays.
+
+        Args:
+            x: see the class; B of them.
+            class_labels: an int for all, or one int each; a conditional model needs them.
+            num_steps: of Adam, at least 1.
+            generator: of the starting points; one, or a list with one for each x.
+
+        Raises:
+            ValueError: on an argument that does not fit; the message names it.
         """
         self._check_count("num_steps", num_steps)
         target = self._to_network(self._check_x(x))
@@ -204,22 +220,16 @@ class GANPipeline(DiffusionPipeline):
         noise = self._noise((len(target), STARTS, self.latent_dim), generator).flatten(0, 1)
         many = target.repeat_interleave(STARTS, 0)
         many_labels = None if labels is None else labels.repeat_interleave(STARTS, 0)
-        was = [p.requires_grad for p in self.generator.parameters()]
-        self.generator.requires_grad_(False)
-        try:
-            with torch.enable_grad():
-                z = noise.clone().requires_grad_(True)
-                optimizer = torch.optim.Adam([z], lr=ENCODING_RATE)
-                for _ in range(num_steps):
-                    on_sphere = radius * F.normalize(z, dim=1)
-                    drawn = self.generator(on_sphere, many_labels, return_dict=False)[0]
-                    loss = (drawn - many).square().flatten(1).mean(1)
-                    optimizer.zero_grad()
-                    loss.sum().backward()
-                    optimizer.step()
-        finally:
-            for parameter, flag in zip(self.generator.parameters(), was, strict=True):
-                parameter.requires_grad_(flag)
+        with torch.enable_grad():
+            z = noise.clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([z], lr=ENCODING_RATE)
+            for _ in range(num_steps):
+                on_sphere = radius * F.normalize(z, dim=1)
+                drawn = self.generator(on_sphere, many_labels, return_dict=False)[0]
+                loss = (drawn - many).square().flatten(1).mean(1)
+                # of z alone: the generator may be in use elsewhere at the same time
+                (z.grad,) = torch.autograd.grad(loss.sum(), z)
+                optimizer.step()
         with torch.no_grad():
             found = radius * F.normalize(z.detach(), dim=1)
             error = (self.generator(found, many_labels, return_dict=False)[0] - many).square().flatten(1).mean(1)
@@ -230,13 +240,22 @@ class GANPipeline(DiffusionPipeline):
         return OptimisedCode(latents=found, residual=error.min(1).values / scale)
 
     def decode(self, latents: Tensor, class_labels=None, generator: Generators = None, output_type: str = "pil"):
-        """Images (or vectors) from codes (B, D); arguments as in `__call__`."""
+        """Images (or vectors) from codes (B, D); arguments and errors as of `__call__`."""
         return self(class_labels=class_labels, latents=latents, generator=generator, output_type=output_type)
+
+    def reconstruct(self, x, class_labels=None, generator: Generators = None, output_type: str = "pil"):
+        """The images (or vectors) nearest to x that the generator draws; arguments and errors as of `encode`."""
+        found = self.encode(x, class_labels, generator=generator)
+        return self.decode(found.latents, class_labels, output_type=output_type)
 
     def interpolate(self, a: Tensor, b: Tensor, steps: int = 8, class_labels=None, output_type: str = "pil"):
         """`steps` images on the great circle between the codes a and b, (1, D) each, ends included.
 
         On the straight line between two draws of N(0, I) codes grow shorter than the generator has ever seen.
+
+        Raises:
+            ValueError: a or b is no single code, they point in opposite directions (no way between them is the
+                shortest), or steps is below 2.
         """
         self._check_count("steps", steps, least=2)
         if isinstance(class_labels, list | tuple):
@@ -246,6 +265,8 @@ class GANPipeline(DiffusionPipeline):
             raise ValueError(f"a and b hold {len(ends[0])} and {len(ends[1])} codes; interpolate takes one each")
         first, last = ends
         angle = torch.acos(F.cosine_similarity(first, last).clamp(-1, 1)).clamp(min=1e-6).item()
+        if math.pi - angle < 1e-3:
+            raise ValueError("a and b point in opposite directions; there is no one shortest way between them")
         t = torch.linspace(0, 1, steps, device=first.device)[:, None]
         z = (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last) / math.sin(angle)
         return self.decode(z, None if class_labels is None else [int(class_labels)] * steps, output_type=output_type)

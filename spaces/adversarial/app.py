@@ -31,17 +31,27 @@ $$\min_G \max_D \; \mathbb{E}_{x} \log D(x) + \mathbb{E}_{z} \log(1 - D(G(z)))$$
 
 In practice the generator raises $\log D(G(z))$ instead, which moves it when $D$ is sure (*non-saturating*). A
 **Wasserstein** GAN has a **critic**, whose values have no bounds: what they differ by on data and on samples estimates how
-far apart the two are, as long as its slope is 1, which a penalty asks for:
+far apart the two are, as long as it is nowhere steeper than 1. A penalty that pulls its slope to 1 sees to that:
 
 $$\max_C \; \mathbb{E}_{x}\, C(x) - \mathbb{E}_{z}\, C(G(z)) - \lambda\, \mathbb{E}_{\hat x} (\|\nabla C(\hat x)\| - 1)^2$$
 
 A **conditional** GAN gives the class to both. None of them can say how probable an image is: what $G$ draws lies on a
-surface of as many dimensions as $z$ has, and has no density.
+surface of at most as many dimensions as $z$ has, and on all other images there is nothing to compute.
 
 Goodfellow et al., *Generative Adversarial Networks*, [arXiv 1406.2661](https://arxiv.org/abs/1406.2661); the penalty:
 Gulrajani et al., [arXiv 1704.00028](https://arxiv.org/abs/1704.00028); classes: Mirza and Osindero,
 [arXiv 1411.1784](https://arxiv.org/abs/1411.1784).
 """
+
+
+def pipe_of(model: str):
+    """The pipeline of a GAN of images."""
+    pipe = MODELS[model]
+    if pipe.likelihood != "implicit" or not hasattr(pipe, "discriminate"):
+        raise message(f"{model} is no generative adversarial network.")
+    if pipe.data_spec["kind"] != "image":
+        raise message(f"{model} draws points and no images, which this page cannot show.")
+    return pipe
 
 
 def classes_of(pipe) -> int:
@@ -54,6 +64,9 @@ def is_critic(pipe) -> bool:
 
 def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
     """A drawing as the model takes it: (1, 1, H, W) in [0, 1]."""
+    channels, height, width = pipe.data_spec["shape"]
+    if channels != 1 or height != width:
+        raise message(f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one.")
     digit = house.as_digit(picture, pipe.data_spec["shape"][1])
     return torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
 
@@ -85,7 +98,7 @@ def gan_sample(
     Returns:
         The images in one grid, what the discriminator says of them, and the seed that made them.
     """
-    pipe = MODELS[model]
+    pipe = pipe_of(model)
     count = whole("count", count, 1, MAX_COUNT)
     temperature = float(bounded("temperature", temperature, 0, 2))
     seed = seed_of(seed, new_seed)
@@ -98,7 +111,7 @@ def gan_sample(
     )
     for step in steps:
         said = judged(pipe, step.images, step.class_labels)
-        text = f"Its critic gives these {said.mean():.2f} on average." if is_critic(pipe) else (
+        text = f"Its critic gives these {house.signed(said.mean().item(), 2)} on average; only differences mean anything." if is_critic(pipe) else (
             f"Its discriminator takes these for real with **{said.mean():.0f}%** on average; the most convincing one "
             f"with {said.max():.0f}%, the least with {said.min():.0f}%."
         )  # fmt: skip
@@ -119,10 +132,10 @@ def gan_digits(model: str, styles: int, temperature: float, seed: int, new_seed:
     Returns:
         The images in one grid, and the seed that made them.
     """
-    pipe = MODELS[model]
+    pipe = pipe_of(model)
     classes = classes_of(pipe)
     if not classes:
-        raise message(f"{model} was trained without classes; choose a model that knows them, like cgan-mnist.")
+        raise message(f"{model} was trained without classes; choose a model that knows them.")
     styles = whole("styles", styles, 1, MAX_STYLES)
     temperature = float(bounded("temperature", temperature, 0, 2))
     seed = seed_of(seed, new_seed)
@@ -147,7 +160,7 @@ def gan_interpolate(
     Returns:
         The image where the walk is, and all images so far; again for each.
     """
-    pipe = MODELS[model]
+    pipe = pipe_of(model)
     frames = whole("frames", frames, 2, MAX_FRAMES)
     start, end = whole("start", start, 0, house.MAX_SEED), whole("end", end, 0, house.MAX_SEED)
     if start == end:
@@ -166,7 +179,7 @@ def gan_interpolate(
 
 @one_job
 def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple[str, str, Image.Image]:
-    """Ask a discriminator how real a drawing looks, beside what its generator draws and beside real digits.
+    """Ask a discriminator how real a drawing looks, beside what its generator draws.
 
     Args:
         model: one of the page's models.
@@ -176,7 +189,7 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     Returns:
         A figure (SVG) of what it says of samples, with the drawing marked; the answer; what it saw.
     """
-    pipe = MODELS[model]
+    pipe = pipe_of(model)
     x, classes = as_input(pipe, picture), classes_of(pipe)
     wanted, reads = class_of(label, classes), ""
     if classes and wanted is None:
@@ -189,13 +202,13 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     samples = judged(pipe, drawn.images, drawn.class_labels)
     share = (samples < said).float().mean().item()
     if is_critic(pipe):
-        told = f"The critic gives your drawing **{said:.2f}**"
+        told = f"The critic gives your drawing **{house.signed(said, 2)}**"
     else:
         told = f"The discriminator takes your drawing for real with **{said:.0f}%**"
     text = (
         f"{reads}{told}: more than it gives {share:.0%} of {JUDGED} samples of its own generator"
-        f"{'' if wanted is None else f' of a {wanted}'} (on average {samples.mean():.2f}).\n\n"
-        "It was trained against this one generator alone: it knows its habits, and is no judge of other pictures."
+        f"{'' if wanted is None else f' of a {wanted}'} (on average {house.signed(samples.mean().item(), 2)}{'' if is_critic(pipe) else '%'}).\n\n"
+        "It has only ever learned to tell this one generator from data: it knows its habits, and is no judge of other pictures."
     )
     name = "the critic's value" if is_critic(pipe) else "confidence in per cent"
     figure = house.histogram(
@@ -204,7 +217,7 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
         f"{name}; bars: {JUDGED} samples",
         digits=1 if is_critic(pipe) else 0,
     )
-    return figure, text.replace("-", "−") if said < 0 else text, upscale(pipe.image_processor.postprocess(x)[0], 196)
+    return figure, text, upscale(pipe.image_processor.postprocess(x)[0], 196)
 
 
 @one_job
@@ -220,7 +233,7 @@ def gan_find(model: str, label: str, picture: Image.Image | None, seed: int) -> 
     Returns:
         The drawing as the model takes it, the nearest image found, and how far off it stays.
     """
-    pipe = MODELS[model]
+    pipe = pipe_of(model)
     x, classes = as_input(pipe, picture), classes_of(pipe)
     generator = torch.Generator().manual_seed(seed_of(seed, False))
     wanted = class_of(label, classes)
@@ -238,7 +251,7 @@ def gan_find(model: str, label: str, picture: Image.Image | None, seed: int) -> 
 
 
 def update_classes(model: str):
-    count = classes_of(MODELS[model]) if model else 0
+    count = classes_of(pipe_of(model)) if model else 0
     return [gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)] * 4
 
 
@@ -250,7 +263,7 @@ with house.page("Genus: adversarial networks") as demo:
         elem_classes="lead",
     )
     model = MODELS.control()
-    knowing = [name for name in MODELS if name.startswith("c")]
+    knowing = [name for name in MODELS if name.startswith("cgan")]  # by its name: nothing is loaded yet
     with gr.Tab("Sample"), gr.Row():
         with gr.Column(scale=2, min_width=300):
             label = house.class_control("class")
@@ -281,7 +294,7 @@ with house.page("Genus: adversarial networks") as demo:
             frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
             go = house.buttons("Walk", "walk", stop=True)
             gr.Markdown(
-                "The way is on the sphere: in 100 dimensions nearly all $z$ have the same length, and on a straight line "
+                "The way is on the sphere: in so many dimensions nearly all $z$ have the same length, and on a straight line "
                 "between two of them the generator would be asked for what it has never seen.",
                 latex_delimiters=house.MATH,
             )
@@ -318,7 +331,7 @@ with house.page("Genus: adversarial networks") as demo:
     together = house.job(all_digits, gan_digits, [digit_model, styles, temperature2, seed2, new_seed2], [sheet, seed2])
     walked = house.job(go, gan_interpolate, [model, label3, start, end, frames], [frame, strip])
     asked = house.job(ask, gan_confidence, [model, label4, pad], [figure, answer, seen])
-    house.job(find, gan_find, [model, label5, pad2, seed5], [target, nearest, residual])
+    found = house.job(find, gan_find, [model, label5, pad2, seed5], [target, nearest, residual])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
@@ -331,6 +344,7 @@ with house.page("Genus: adversarial networks") as demo:
         # no tab is empty when it is opened
         walk_tab.select(gan_interpolate, *walked, **quiet)
         ask_tab.select(gan_confidence, *asked, **quiet)
+        find_tab.select(gan_find, *found, **quiet)
         demo.load(update_classes, model, changed, **quiet).success(gan_sample, *drawn, **quiet)
     if knowing:
         digits_tab.select(gan_digits, *together, **quiet)

@@ -276,15 +276,20 @@ the same both ways here, and drawn once, where it is finite and below 3.)
 FIT = """
 $\\mathrm{KL}(p\\|q)$ is infinite where $q$ misses a part of $p$: the fit covers both hills, and the valley that holds
 nothing. $\\mathrm{KL}(q\\|p)$ is infinite where $q$ is and $p$ is not: the fit takes one hill and forgets the other.
-Maximum likelihood is the first, and blurs; adversarial training is nearer to the second, and drops modes. From a wide
+Maximum likelihood is the first: it covers, and blurs. A model fitted by the second looks sharp, and leaves out. From a wide
 start the second can end across both hills too, at a greater divergence: it has several optima.
 """
 
 
-def before_training(data: str) -> tuple[str, str, str]:
-    """Both sides of the first tab as training finds them."""
+def before_training(data: str) -> tuple[str, str, str, str, bool]:
+    """Both sides of the first tab as training finds them; no curve; and that there is something to see."""
     steps = [next(laboratory.train_on_modes(name, data, 1)) for name in laboratory.OBJECTIVES]
-    return *(mode_figure(step, data) for step in steps), "Not trained yet."
+    return *(mode_figure(step, data) for step in steps), "", "Not trained yet.", True
+
+
+def first_look(data: str, shown: bool):
+    """The same when the tab is opened for the first time; later it keeps what it shows."""
+    return [gr.skip()] * 5 if shown else before_training(data)
 
 
 def tabs(opened: gr.Tab) -> None:
@@ -309,8 +314,9 @@ def tabs(opened: gr.Tab) -> None:
         curve = gr.HTML(elem_id="modes-curve")
         gr.Markdown(COLLAPSE)
         house.job(train, laboratory_modes, [data, steps, n_critic, seed, new_seed], [left, right, curve, where, seed])
-        opened.select(before_training, data, [left, right, where], **quiet)
-        data.input(before_training, data, [left, right, where], **quiet)
+        shown = gr.State(False)
+        opened.select(first_look, [data, shown], [left, right, curve, where, shown], **quiet)
+        data.input(before_training, data, [left, right, curve, where, shown], **quiet)
     with gr.Tab("The game x y") as game_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             with gr.Row():

@@ -11,6 +11,7 @@ Everything here computes and returns arrays; nothing draws. Divergences are in n
 
 import functools
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -94,9 +95,12 @@ def perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+_seeding = threading.Lock()  # the global generator is one for all sessions
+
+
 def seeded(seed: int, build):
     """What `build()` makes with the weights of this seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with _seeding, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
 
@@ -117,12 +121,14 @@ def train_on_modes(
     for both objectives. The GAN plays the non-saturating game.
 
     Raises:
-        ValueError: on an argument out of range.
+        ValueError: objective or data is none of these; num_steps or every is not within 1 to 100 000, n_critic not
+            within 1 to 100.
     """
     check_choice("objective", objective, OBJECTIVES)
     check_choice("data", data, CENTRES)
     check_range("num_steps", num_steps, 1, 100_000)
     check_range("n_critic", n_critic, 1, 100)
+    check_range("every", every, 1, 100_000)
     wasserstein = objective == "WGAN-GP"
     rng = torch.Generator().manual_seed(seed)
     generator, critic = seeded(seed, lambda: (perceptron(LATENT, 128, 2), perceptron(2, 128, 1)))
@@ -178,7 +184,7 @@ def bilinear_game(method: str, start: tuple[float, float], rate: float, num_step
                    1 - rate^2 + rate^4 (Korpelevich 1976)
 
     Raises:
-        ValueError: on an argument out of range.
+        ValueError: method is none of these, rate is not within 0 to 1, or num_steps not within 1 to 100 000.
     """
     check_choice("method", method, METHODS)
     check_range("rate", rate, 0, 1)
@@ -217,11 +223,16 @@ class Mixture:
     weights: tuple[float, ...]
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
+        """log p at places of any shape, in nats."""
+        return self.log_prob_of(torch.from_numpy(np.asarray(x, dtype=float))).numpy()
+
+    def log_prob_of(self, x: Tensor) -> Tensor:
+        """The same of a tensor, with gradients."""
         parts = [
             math.log(w) - 0.5 * ((x - m) / s) ** 2 - math.log(s * math.sqrt(2 * math.pi))
             for m, s, w in zip(self.means, self.deviations, self.weights, strict=True)
         ]
-        return np.logaddexp.reduce(parts)
+        return torch.logsumexp(torch.stack(parts), 0)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """(count,), ascending, one from each of `count` slices of equal probability: means over them scatter little."""
@@ -243,12 +254,12 @@ DENSITIES = {
 
 
 def optimal_discriminator(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """D*(x) = p(x) / (p(x) + q(x)), from the two densities at the same places (arXiv 1406.2661, proposition 1)."""
+    """D*(x) = p(x) / (p(x) + q(x)), from the two densities at the same places, (N,) each (arXiv 1406.2661, proposition 1)."""
     return p / (p + q)
 
 
 def game_value(log_p: np.ndarray, log_q: np.ndarray, logit: np.ndarray, x: np.ndarray) -> float:
-    """E_p log D + E_q log(1 - D), where D = sigmoid(logit), by the trapezoidal rule on the places x."""
+    """E_p log D + E_q log(1 - D), where D = sigmoid(logit), by the trapezoidal rule on the places x; (N,) each."""
     return float(np.trapezoid(-np.exp(log_p) * np.logaddexp(0, -logit) - np.exp(log_q) * np.logaddexp(0, logit), x))
 
 
@@ -263,12 +274,17 @@ def kullback_leibler(log_p: np.ndarray, log_q: np.ndarray, x: np.ndarray) -> flo
     inside = np.isfinite(log_p)
     if np.isneginf(log_q[inside]).any():
         return math.inf
-    ratio = np.where(inside, log_p - np.where(inside, log_q, 0), 0)
-    return float(np.trapezoid(np.where(inside, np.exp(log_p) * np.where(inside, ratio, 0), 0), x))
+    terms = np.zeros_like(log_p)
+    terms[inside] = np.exp(log_p[inside]) * (log_p[inside] - log_q[inside])
+    return float(np.trapezoid(terms, x))
 
 
 def wasserstein_1d(a, b) -> float:
-    """W_1 of two samples of equal size on the line: the mean distance of the sorted ones (both (N,))."""
+    """W_1 of two samples of equal size on the line: the mean distance of the sorted ones (both (N,)).
+
+    Raises:
+        ValueError: they are not of one size.
+    """
     a, b = np.sort(np.asarray(a, dtype=float)), np.sort(np.asarray(b, dtype=float))
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise ValueError(f"a and b have shapes {a.shape} and {b.shape}; both must be (N,) with the same N")
@@ -311,9 +327,10 @@ def train_discriminator(
     What is shown is the moving average of its weights.
 
     Raises:
-        ValueError: on an argument out of range.
+        ValueError: num_steps or every is not within 1 to 100 000.
     """
     check_range("num_steps", num_steps, 1, 100_000)
+    check_range("every", every, 1, 100_000)
     rng = torch.Generator().manual_seed(seed)
     network = seeded(seed, lambda: nn.Sequential(Steps(64), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)))
     average = torch.optim.swa_utils.AveragedModel(
@@ -386,13 +403,15 @@ def divergences(shape: str, shift: float) -> dict[str, float]:
 
 
 def slide_apart(shape: str, shifts) -> Slide:
-    """How far p is from itself moved by each of `shifts`, and how that changes with the shift (a central difference).
+    """How far p is from itself moved by each of `shifts` (N,), and how that changes with the shift (a central difference).
 
     Raises:
-        ValueError: on an argument out of range.
+        ValueError: there is no such shape, or a shift is not finite.
     """
     check_choice("shape", shape, SHAPES)
     shifts, h = np.asarray(shifts, dtype=float), 0.02
+    if not np.isfinite(shifts).all():
+        raise ValueError("shifts holds NaN or infinite values; all must be finite")
     rows = [[divergences(shape, s + d) for d in (-h, 0, h)] for s in shifts]
     values, gradients = {}, {}
     for name in rows[0][0]:
@@ -427,21 +446,28 @@ def fit_gaussian(
     where p is not, and has several optima: one on each hill of p, and one across the valley where that is not deep.
 
     Raises:
-        ValueError: on an argument out of range.
+        ValueError: direction is neither, the mean is not within -8 to 8, the deviation not within 0.05 to 8, or num_steps
+            not within 0 to 100 000.
     """
     check_choice("direction", direction, DIRECTIONS)
     check_range("mean", start[0], -8, 8)
     check_range("deviation", start[1], 0.05, 8)
-    x = torch.from_numpy(LINE)
-    log_p = torch.from_numpy(p.log_prob(LINE))
+    check_range("num_steps", num_steps, 0, 100_000)
+    line, unit = torch.from_numpy(LINE), torch.linspace(-8, 8, 1_601, dtype=torch.float64)
     mean = torch.tensor(float(start[0]), dtype=torch.float64, requires_grad=True)
     log_deviation = torch.tensor(math.log(start[1]), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([mean, log_deviation], lr=rate)
     path = []
     for step in range(num_steps + 1):
-        log_q = -0.5 * ((x - mean) / log_deviation.exp()) ** 2 - log_deviation - 0.5 * math.log(2 * math.pi)
-        first, second = (log_p, log_q) if direction == "KL(p||q)" else (log_q, log_p)
-        loss = torch.trapezoid(first.exp() * (first - second), x)
+        # over the line for p, whose places are known; over the deviations of q from its mean for q, wherever it goes
+        u = (line - mean) / log_deviation.exp() if direction == "KL(p||q)" else unit
+        log_normal = -0.5 * u**2 - 0.5 * math.log(2 * math.pi)
+        if direction == "KL(p||q)":
+            log_p = p.log_prob_of(line)
+            loss = torch.trapezoid(log_p.exp() * (log_p - log_normal + log_deviation), line)
+        else:
+            log_p = p.log_prob_of(mean + log_deviation.exp() * u)
+            loss = torch.trapezoid(log_normal.exp() * (log_normal - log_deviation - log_p), u)
         path.append(FitStep(mean.item(), log_deviation.exp().item(), loss.item()))
         if step < num_steps:
             optimizer.zero_grad()

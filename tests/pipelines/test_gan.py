@@ -64,6 +64,13 @@ def test_the_code_of_a_sample_is_found_again():
     assert again.shape == (2, 1, 8, 8)
 
 
+def test_what_a_generator_drew_is_reconstructed():
+    model = pipe(latent_dim=4)
+    z = torch.nn.functional.normalize(torch.randn(2, 4), dim=1) * 2
+    x = model(latents=z, output_type="pt").images
+    assert (model.reconstruct(x, output_type="pt").images - x).abs().max() < 0.02
+
+
 def test_encoding_leaves_the_players_as_they_were():
     model = pipe()
     before = {k: v.clone() for k, v in model.generator.state_dict().items()}
@@ -91,6 +98,7 @@ def test_a_path_keeps_to_the_sphere():
         (lambda p: p(latents=torch.zeros(2, 5)), r"latents is \(2, 5\); it must be a tensor of shape \(B, 6\)"),
         (lambda p: p.interpolate(torch.zeros(1, 5), torch.zeros(1, 6)), r"a is \(1, 5\)"),
         (lambda p: p.interpolate(torch.zeros(2, 6), torch.zeros(1, 6)), "a and b hold 2 and 1 codes"),
+        (lambda p: p.interpolate(torch.ones(1, 6), -torch.ones(1, 6)), "opposite directions"),
         (lambda p: p.encode(torch.zeros(1, 1, 8, 8), num_steps=0), "num_steps is 0"),
         (lambda p: p(temperature=-1), "temperature is -1"),
     ],
@@ -110,3 +118,5 @@ def test_an_implicit_likelihood_says_why_it_has_no_number():
         pipe().log_prob(torch.zeros(1, 1, 8, 8))
     with pytest.raises(NotImplementedError, match="elbo: a GAN is not trained by a bound"):
         pipe().elbo(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(NotImplementedError, match="an integral over all z of 100 numbers"):
+        pipe(latent_dim=100).log_prob(torch.zeros(1, 1, 8, 8))

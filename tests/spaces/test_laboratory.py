@@ -182,6 +182,14 @@ def test_one_direction_covers_and_the_other_seeks(lab):
         assert (path[0].mean, path[0].deviation) == pytest.approx(start) and path[-1].divergence < path[0].divergence
 
 
+def test_a_wide_gaussian_far_away_costs_what_it_costs(lab):
+    """KL(q||p) in closed form where p is one Gaussian: nothing of a wide q is cut off."""
+    p = lab.Mixture((0.5,), (0.6,), (1.0,))
+    first = lab.fit_gaussian(p, "KL(q||p)", (4.0, 4.0), num_steps=1)[0]
+    exact = math.log(0.6 / 4) + (4**2 + 3.5**2) / (2 * 0.6**2) - 0.5
+    assert first.divergence == pytest.approx(exact, rel=1e-6)
+
+
 def test_the_page_offers_what_the_laboratory_has(lab, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "spaces" / "house")
     monkeypatch.syspath_prepend(ROOT / "spaces" / "adversarial")

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
@@ -147,17 +146,43 @@ def test_the_gradient_penalty_of_a_linear_critic_is_its_closed_form():
     torch.testing.assert_close(critic.w.grad, 2 * (3 - 1) * w / 3)
 
 
+class Still(nn.Module):
+    """A generator that always draws the same place."""
+
+    def __init__(self, place: float):
+        super().__init__()
+        self.place = nn.Parameter(torch.tensor(place))
+
+    def forward(self, z, class_labels=None, return_dict=False):
+        return (self.place.expand(len(z), 1),)
+
+
+def games(objective: str):
+    return players_losses(GANOptions(objective=objective, latent_dim=2))
+
+
 def test_at_equal_densities_the_value_of_the_game_is_minus_two_log_two():
     """V = E log D + E log(1 - D) of the best discriminator, 1/2 everywhere; the loss is -V."""
-    discriminator_loss, _ = players_losses(GANOptions(latent_dim=2))
-
-    class Same(nn.Module):
-        def forward(self, z, class_labels=None, return_dict=False):
-            return (z,)
-
-    best = Linear(torch.zeros(2))
-    loss = discriminator_loss(Same(), best, torch.randn(64, 2), None, 0)["loss"]
+    loss = games("non_saturating")[0](Still(1.0), Linear(torch.zeros(1)), torch.ones(64, 1), None, 0)["loss"]
     assert -loss.item() == pytest.approx(-2 * math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["minimax", "non_saturating", "wasserstein"])
+def test_the_losses_are_those_of_the_game(objective):
+    """Data at 2, samples at -1, and a logit (or value) of 3 x: in closed form."""
+    discriminator_loss, generator_loss = games(objective)
+    generator, critic = Still(-1.0), Linear(torch.tensor([3.0]))
+    found = discriminator_loss(generator, critic, torch.full((5, 1), 2.0), None, 0)
+    own = generator_loss(generator, critic, torch.full((5, 1), 2.0), None, 0)["loss"].item()
+    real, fake = 1 / (1 + math.exp(-6)), 1 / (1 + math.exp(3))
+    if objective == "wasserstein":
+        assert found["wasserstein_estimate"].item() == pytest.approx(6 - -3)
+        assert found["loss"].item() == pytest.approx(10 * (3 - 1) ** 2 - 9) and own == pytest.approx(3)
+    else:
+        assert found["loss"].item() == pytest.approx(-math.log(real) - math.log(1 - fake), rel=1e-5)
+        assert found["confidence_in_data"].item() == pytest.approx(real)
+        assert found["confidence_in_samples"].item() == pytest.approx(fake)
+        assert own == pytest.approx(math.log(1 - fake) if objective == "minimax" else -math.log(fake), rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["minimax", "non_saturating", "wasserstein"])
@@ -179,10 +204,12 @@ def test_the_generator_climbs_where_the_discriminator_says_real(objective):
 
 def test_where_samples_are_rejected_for_sure_only_minimax_stops_teaching():
     """grad log(1 - D) vanishes with D, grad -log D does not: section 3 of arXiv 1406.2661."""
-    z = torch.zeros(1, requires_grad=True)
-    (saturated,) = torch.autograd.grad(-F.softplus(z - 20).mean(), z)
-    (lively,) = torch.autograd.grad(F.softplus(-(z - 20)).mean(), z)
-    assert abs(saturated.item()) < 1e-8 and lively.item() == pytest.approx(-1)
+    slopes = {}
+    for objective in ("minimax", "non_saturating"):
+        generator = Still(-20.0)
+        games(objective)[1](generator, Linear(torch.ones(1)), torch.zeros(4, 1), None, 0)["loss"].backward()
+        slopes[objective] = generator.place.grad.item()
+    assert abs(slopes["minimax"]) < 1e-8 and slopes["non_saturating"] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +220,9 @@ def test_where_samples_are_rejected_for_sure_only_minimax_stops_teaching():
             ["--objective", "wasserstein", "--discriminator_norm", "batch"],
             "--discriminator_norm is 'batch', but the gradient",
         ),
+        (["--network", "conv"], "--generator_width is 128 256; with --network conv it must be one number"),
         (["--objective", "hinge"], "--objective is 'hinge'; it must be one of minimax"),
-        (["--dataset", "ring", "--network", "conv"], "--dataset ring: network 'conv' takes images"),
+        (["--dataset", "ring", *CONV], "--dataset ring: network 'conv' takes images"),
         (["--dataset", "checkerboard", "--conditional", "true"], "--dataset checkerboard: conditional is True"),
     ],
 )

@@ -36,22 +36,29 @@ class GANOptions(DataOptions, RunOptions):
     critic_learning_rate: float | None = option(None, "of the discriminator; as the generator's by default", above=0.0)
     lr_scheduler: str = option("constant", "after the warm-up", choices=("constant", "linear", "cosine"))
     adam_beta1: float = option(0.5, "of AdamW", least=0.0, below=1.0)
+    export: str = option("last", "there is no loss that says which weights are best", choices=("last",))
     max_grad_norm: float = option(0.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
     objective: str = option("non_saturating", "the game", choices=OBJECTIVES)
     n_critic: int = option(1, "steps of the discriminator for each of the generator", least=1)
-    gradient_penalty: float = option(10.0, "its weight in the wasserstein objective", least=0.0)
+    gradient_penalty: float = option(10.0, "its weight in the wasserstein objective", above=0.0)
     latent_dim: int = option(100, "dimensions of z", least=1)
     network: str = option("mlp", "of both players", choices=("mlp", "conv"))
     generator_width: list[int] = option((128, 256), "units of each layer, or channels at full resolution", least=1)
     discriminator_width: list[int] = option((256, 128), "units of each layer, or channels at half resolution", least=1)
     generator_norm: str = option("none", "between the layers", choices=NORMS)
     discriminator_norm: str = option("none", "between the layers", choices=NORMS)
-    dropout: float = option(0.3, "in the discriminator", least=0.0, most=0.9)
+    dropout: float | None = option(None, "in the discriminator; by default 0.3, and 0 in a critic", least=0.0, most=0.9)
     conditional: bool = option(False, "give the class to both players")
 
     def __post_init__(self):
         super().__post_init__()
-        if self.objective == "wasserstein" and self.gradient_penalty and self.discriminator_norm == "batch":
+        if self.dropout is None:  # a gradient penalty is of one function, not of a different one in each pass
+            self.dropout = 0.0 if self.objective == "wasserstein" else 0.3
+        for name in ("generator_width", "discriminator_width") if self.network == "conv" else ():
+            if len(getattr(self, name)) > 1:
+                widths = " ".join(map(str, getattr(self, name)))
+                raise UsageError(f"--{name} is {widths}; with --network conv it must be one number of channels")
+        if self.objective == "wasserstein" and self.discriminator_norm == "batch":
             raise UsageError(
                 "--discriminator_norm is 'batch', but the gradient penalty is of each x by itself, and batch norm makes "
                 "the critic's value of one x depend on the others; it must be none or layer"
@@ -159,7 +166,7 @@ def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]
     if diversity < COLLAPSED:
         warnings.append(
             f"lost diversity: samples lie {diversity:.2f} times as far apart as data; "
-            "more n_critic, a lower learning rate or --objective wasserstein may help"
+            "--dropout, another --learning_rate or --objective wasserstein may help"
         )
     return {"diversity": diversity}, warnings
 
