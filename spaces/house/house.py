@@ -322,17 +322,31 @@ def class_of(label, count: int) -> int | None:
 # one running job of a session; a session that runs none is forgotten
 _slots: "weakref.WeakValueDictionary[str, threading.Semaphore]" = weakref.WeakValueDictionary()
 _slots_lock = threading.Lock()
+# Sessions that asked to stop. Gradio's own way, `cancels`, now and then shows "Error" on a page that only stopped: its
+# word that the job is over can overtake the last of what the job said.
+_stops: set[str] = set()
+_now = threading.local()  # .session: whose job this thread is at
+
+
+def session_of(request: gr.Request) -> str:
+    return str(getattr(request, "session_hash", None) or getattr(request, "client", None))
+
+
+def stop_job(request: gr.Request) -> None:
+    """End the session's running job, if there is one, after its next yield."""
+    with _slots_lock:
+        if session_of(request) in _slots:
+            _stops.add(session_of(request))
 
 
 def one_job(handler: Callable) -> Callable:
     """A handler of which, and of all others so wrapped, a session runs one at a time.
 
     A second one waits ten seconds for the first and then gets a message. Generators hold their place until they end,
-    are stopped, or their page is closed.
+    are stopped by `stop_job`, or their page is closed.
     """
 
-    def take(request: gr.Request) -> threading.Semaphore:
-        session = str(getattr(request, "session_hash", None) or getattr(request, "client", None))
+    def take(session: str) -> threading.Semaphore:
         with _slots_lock:
             slot = _slots.setdefault(session, threading.Semaphore())
         if not slot.acquire(timeout=WAIT_SECONDS):
@@ -343,16 +357,27 @@ def one_job(handler: Callable) -> Callable:
 
         @functools.wraps(handler)
         def run(*values):
-            slot = take(values[0])
+            session = session_of(values[0])
+            slot = take(session)
+            _stops.discard(session)  # whoever asked meant the job before
+            steps = handler(*values[1:])
             try:
-                yield from handler(*values[1:])
+                while session not in _stops:
+                    _now.session = session
+                    try:
+                        step = next(steps)
+                    except StopIteration:
+                        return
+                    yield step
             finally:
+                steps.close()
+                _stops.discard(session)
                 slot.release()
     else:
 
         @functools.wraps(handler)
         def run(*values):
-            slot = take(values[0])
+            slot = take(session_of(values[0]))
             try:
                 return handler(*values[1:])
             finally:
@@ -368,7 +393,8 @@ def one_job(handler: Callable) -> Callable:
 
 
 class Pace:
-    """Which steps of a stream to show: the first, the last, and each k-th that is not too soon after the one before.
+    """Which steps of a stream to show: the first, the last, each k-th that is not too soon after the one before, and
+    any at which the session wants to stop.
 
     Faster than that a browser does not keep up: what it has not shown yet piles up, and Stop seems to do nothing.
     """
@@ -378,6 +404,7 @@ class Pace:
 
     def due(self, step) -> bool:
         now, ends = time.monotonic(), step.step in (0, step.num_steps - 1)
+        ends = ends or getattr(_now, "session", None) in _stops
         if not ends and ((step.step + 1) % self.every or now - self.shown < self.seconds):
             return False
         self.shown = now
@@ -393,9 +420,9 @@ def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:
 
 def job(pressed: list[gr.Button], handler: Callable, inputs: list, outputs: list) -> tuple[list, list]:
     """A handler behind its `buttons`, and an endpoint of its name; returns what it takes and gives."""
-    event = pressed[0].click(handler, inputs, outputs, api_name=handler.__name__)
+    pressed[0].click(handler, inputs, outputs, api_name=handler.__name__)
     if len(pressed) > 1:
-        pressed[1].click(None, cancels=[event])
+        pressed[1].click(stop_job, queue=False, show_progress="hidden", api_visibility="private")
     return inputs, outputs
 
 

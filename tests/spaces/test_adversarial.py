@@ -41,12 +41,13 @@ def client(url):
 
 
 def open_experiment(page, name: str) -> None:
-    open_tab(page, "Laboratory")
-    page.locator("#modes-gan .plane svg").wait_for(state="attached")
+    if not page.get_by_role("tab", name="Mode collapse").is_visible():
+        open_tab(page, "Laboratory")
+        page.locator("#modes-gan .plane svg").wait_for(state="attached")
     tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():  # the menu of the inner row of tabs
-        page.locator(".overflow-menu button").filter(visible=True).last.click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True)
+    if not tab.is_visible():  # in the menu of the inner row of tabs
+        page.locator(".overflow-menu button").filter(visible=True).nth(1).click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name, exact=True).filter(visible=True)
     tab.click()
 
 
@@ -107,7 +108,6 @@ def test_the_game_and_the_divergences_follow_their_sliders(page):
     assert page.locator("#paths path.curve").count() == 3
     fill(page, "Steps", 1)
     page.locator("#ending").get_by_text("1 times what it was (simultaneous)").wait_for()
-    open_tab(page, "Sample")
     open_experiment(page, "Sliding apart")
     page.locator("#numbers").get_by_text("0.416").wait_for()  # 0.6 log 2
     fill(page, "Shift", 1)
@@ -120,7 +120,6 @@ def test_a_discriminator_and_two_fits_come_to_their_ends(page):
     page.get_by_role("button", name="Train the discriminator").click()
     page.get_by_text("step 100 of 100").wait_for()
     assert page.locator("#confidence-curve path.curve-3").count() > 0
-    open_tab(page, "Sample")
     open_experiment(page, "One Gaussian for two")
     page.get_by_text("step 500 of 500").wait_for()
     page.locator("#fits").get_by_text("mean 2.00").wait_for()

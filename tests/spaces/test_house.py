@@ -129,6 +129,37 @@ def test_a_session_runs_one_job_at_a_time_and_others_run_beside_it(house, monkey
     assert answer(one) == 42  # a job that fails frees its place
 
 
+def test_a_job_that_is_stopped_ends_at_its_next_step_and_no_other_does(house):
+    from types import SimpleNamespace
+
+    one, other = gr.Request(session_hash="stops"), gr.Request(session_hash="goes on")
+    closed = []
+
+    @house.one_job
+    def steps():
+        pace = house.Pace(every=1_000)
+        try:
+            for number in range(10):
+                if pace.due(SimpleNamespace(step=number, num_steps=10)):
+                    yield number
+        finally:
+            closed.append(True)
+
+    house.stop_job(one)  # nothing runs: nothing is remembered
+    running, beside = steps(one), steps(other)
+    assert next(running) == next(beside) == 0
+    house.stop_job(one)
+    assert list(running) == [] and closed == [True]
+    assert list(beside) == [9]  # not each step, but the last
+    assert list(steps(one)) == [0, 9]  # the next job is not stopped
+
+    waits = steps(one)
+    next(waits)
+    house.stop_job(one)
+    waits.close()
+    assert list(steps(one)) == [0, 9]
+
+
 def test_a_waiting_job_starts_when_the_first_one_ends(house):
     request = gr.Request(session_hash="waits")
     log = []
