@@ -625,7 +625,7 @@ def curves(
     """
     points = [point for line in series.values() for point in line]
     xs, ys = [x for x, _ in points], [y for _, y in points if math.isfinite(y)] or [0.0]
-    left, right, top, floor = 56, 600, 24, 250
+    left, right, top, floor = 56, 600, 44 if marks else 24, 250  # a mark's value stands above it
     low_y, high_y = min(least, *ys), max(ys)
     low_x, high_x = (math.log(min(xs)), math.log(max(xs))) if log_x else (min(xs), max(xs))
 
@@ -659,7 +659,7 @@ def curves(
     )
     legend, x = "", 640.0
     for number, name in reversed(list(enumerate(series))) if len(series) > 1 else ():
-        x -= 10.5 * len(name) + 30  # wide enough for the larger letters of a narrow window
+        x -= 11.5 * len(name) + 30  # wide enough for the larger letters of a narrow window
         legend += f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
     named = next(iter(series)) if len(series) == 1 else y_label
     return (

@@ -51,7 +51,7 @@ def main(url: str) -> None:
         page.screenshot(path=HERE / "diffusion.png")
 
         page.get_by_role("tab", name="2-D").click()
-        page.get_by_text(re.compile(r"step (29|3\d) of 40")).wait_for()
+        page.get_by_text(re.compile(r"step (1[2-9]|2\d) of 40")).wait_for()
         page.locator("#move-stop").click()
         page.wait_for_timeout(1_000)
         page.screenshot(path=HERE / "diffusion-2d.png")
@@ -63,8 +63,11 @@ def main(url: str) -> None:
         page.get_by_label("New seed each time").and_(page.locator(":visible")).first.uncheck()
         page.get_by_role("button", name="Train both").click()
         page.get_by_text("step 600 of 600").wait_for(timeout=120_000)
+        page.set_viewport_size({"width": 1180, "height": 1000})
+        page.locator("#modes-curve").scroll_into_view_if_needed()
         page.wait_for_timeout(1_000)
         page.screenshot(path=HERE / "adversarial.png")
+        page.set_viewport_size({"width": 1180, "height": 800})
 
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(f"{url}/vae")
