@@ -407,9 +407,9 @@ def diffusion_points(
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
     )
-    every = max(1, steps // FRAMES)
+    pace = house.Pace(max(1, steps // FRAMES), seconds=0)
     for step in stream:
-        if step.step % every and step.step != step.num_steps - 1:
+        if not pace.due(step):
             continue
         began = time.monotonic()
         # where the next step begins, and how much noise is left there

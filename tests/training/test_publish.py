@@ -147,6 +147,7 @@ def test_the_gallery_holds_all_spaces_and_the_record_of_the_box(tmp_path):
     assert run_module("training.publish", "--space", "spaces/gallery", "--to", place).returncode == 0
     pages = json.loads((place / "pages.json").read_text())
     assert pages == sorted(p.parent.name for p in ROOT.glob("spaces/*/app.py") if p.parent.name != "gallery")
+    assert all((place / p.name).is_file() for p in ROOT.glob("spaces/*/*.py") if p.parent.name != "pictures")
     for name in pages:
         assert (place / f"{name}.py").read_bytes() == (ROOT / "spaces" / name / "app.py").read_bytes()
     box = {p.name for p in (place / "box").iterdir()}
