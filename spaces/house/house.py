@@ -625,7 +625,7 @@ def curves(
     """
     points = [point for line in series.values() for point in line]
     xs, ys = [x for x, _ in points], [y for _, y in points if math.isfinite(y)] or [0.0]
-    left, right, top, floor = 56, 600, 44 if marks else 24, 250  # a mark's value stands above it
+    left, right, top, floor = 56, 600, 44 if marks else 34, 246  # a mark's value stands above it
     low_y, high_y = min(least, *ys), max(ys)
     low_x, high_x = (math.log(min(xs)), math.log(max(xs))) if log_x else (min(xs), max(xs))
 
@@ -651,7 +651,7 @@ def curves(
     # where all lines have their points, those are the ticks
     ticks = sorted(set(xs)) if len(set(xs)) <= 9 else round_ticks(min(xs), max(xs), 8)
     marked = "".join(
-        f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 18}" text-anchor="middle">{signed_short(x)}</text>' for x in ticks
+        f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 22}" text-anchor="middle">{signed_short(x)}</text>' for x in ticks
     )
     marked += "".join(
         f'<text x="{left - 8}" y="{at(xs[0], y)[1] + 5:.1f}" text-anchor="end">{signed_short(y)}</text>'
@@ -659,15 +659,15 @@ def curves(
     )
     legend, x = "", 640.0
     for number, name in reversed(list(enumerate(series))) if len(series) > 1 else ():
-        x -= 11.5 * len(name) + 30  # wide enough for the larger letters of a narrow window
+        x -= 11.5 * len(name) + 36  # wide enough for the larger letters of a narrow window
         legend += f'<path class="curve curve-{number}" d="M{x:.0f} 10h16"/><text x="{x + 21:.0f}" y="15">{name}</text>'
     named = next(iter(series)) if len(series) == 1 else y_label
     return (
-        f'<div class="figure"><svg viewBox="0 0 640 300" role="img" aria-label="{named} against {x_label}" font-size="14">'
+        f'<div class="figure"><svg viewBox="-24 -8 664 308" role="img" aria-label="{named} against {x_label}" font-size="14">'
         f'<line class="axis" x1="{left}" x2="{right}" y1="{floor}" y2="{floor}"/>'
         f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{floor}"/>{drawn}{marked}{legend}'
         f'<text x="4" y="15">{named}</text>'
-        f'<text x="320" y="{floor + 42}" text-anchor="middle">{x_label}</text></svg></div>'
+        f'<text x="320" y="{floor + 46}" text-anchor="middle">{x_label}</text></svg></div>'
     )
 
 
