@@ -133,6 +133,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for images drawn so far: a stopped run goes on from there")
     parser.add_argument("--only", choices=("quality", "cost"), help="one of the two halves")
     options = parser.parse_args()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     pipe, _ = load(options.checkpoint, options.device)
     found = {"default_steps": pipe.config.num_inference_steps, "guidance_scale": pipe.config.guidance_scale}
     if options.only != "quality":

@@ -97,12 +97,11 @@ class GeneratorModel(ModelMixin, ConfigMixin):
         self.is_image = data_spec["kind"] == "image"
         classes = data_spec["num_classes"] if conditional else 0
         if network == "mlp":
-            sizes = [latent_dim, *width]
             layers = []
             for before, after in itertools.pairwise(width):
                 layers += [nn.LeakyReLU(0.2), nn.Linear(before, after), norm_of(norm, after, False)]
-            layers += [nn.LeakyReLU(0.2), nn.Linear(sizes[-1], math.prod(self.shape))]
-            first = sizes[1]
+            layers += [nn.LeakyReLU(0.2), nn.Linear(width[-1], math.prod(self.shape))]
+            first = width[0]
             self.place = None
         else:
             channels, height, side = self.shape

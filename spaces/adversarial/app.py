@@ -3,14 +3,13 @@ laboratory that shows why such training fails."""
 
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
-import time
 from collections.abc import Iterator
 
 import experiments
 import gradio as gr
 import house
 import numpy as np
-from house import ANY, bounded, class_of, grid, message, one_job, result_image, seed_of, upscale, whole
+from house import bounded, class_of, grid, message, one_job, result_image, seed_of, upscale, whole
 from PIL import Image
 
 torch = house.Later("torch")
@@ -111,10 +110,14 @@ def gan_sample(
     )
     for step in steps:
         said = judged(pipe, step.images, step.class_labels)
-        text = f"Its critic gives these {house.signed(said.mean().item(), 2)} on average; only differences mean anything." if is_critic(pipe) else (
-            f"Its discriminator takes these for real with **{said.mean():.0f}%** on average; the most convincing one "
-            f"with {said.max():.0f}%, the least with {said.min():.0f}%."
-        )  # fmt: skip
+        if is_critic(pipe):
+            mean = house.signed(said.mean().item(), 2)
+            text = f"Its critic gives these {mean} on average; only differences mean anything."
+        else:
+            text = (
+                f"Its discriminator takes these for real with **{said.mean():.0f}%** on average; the most convincing "
+                f"one with {said.max():.0f}%, the least with {said.min():.0f}%."
+            )
         yield grid(pipe.image_processor.postprocess(step.images)), text, seed
 
 
@@ -145,6 +148,7 @@ def gan_digits(model: str, styles: int, temperature: float, seed: int, new_seed:
 
 
 @one_job
+@house.unhurried(FRAME_SECONDS)
 def gan_interpolate(
     model: str, label: str, start: int, end: int, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -171,10 +175,8 @@ def gan_interpolate(
     images = pipe.interpolate(one_code(pipe, start), one_code(pipe, end), frames, wanted).images
     blank = Image.new("L", images[0].size, 40)
     for number, image in enumerate(images):
-        began = time.monotonic()
         done = [*images[: number + 1], *[blank] * (frames - number - 1)]
         yield upscale(image, 280), grid(done, columns=min(frames, 12))
-        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - began)))
 
 
 @one_job
@@ -201,22 +203,24 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     drawn = next(pipe.stream(JUDGED, wanted, generator=generator, output_type="pt"))
     samples = judged(pipe, drawn.images, drawn.class_labels)
     share = (samples < said).float().mean().item()
+    mean, of_class = house.signed(samples.mean().item(), 2), "" if wanted is None else f" of a {wanted}"
     if is_critic(pipe):
-        told = f"The critic gives your drawing **{house.signed(said, 2)}**"
+        told, unit, axis, digits = (
+            f"The critic gives your drawing **{house.signed(said, 2)}**",
+            "",
+            "the critic's value",
+            1,
+        )
     else:
-        told = f"The discriminator takes your drawing for real with **{said:.0f}%**"
+        told, unit = f"The discriminator takes your drawing for real with **{said:.0f}%**", "%"
+        axis, digits = "confidence in per cent", 0
     text = (
-        f"{reads}{told}: more than it gives {share:.0%} of {JUDGED} samples of its own generator"
-        f"{'' if wanted is None else f' of a {wanted}'} (on average {house.signed(samples.mean().item(), 2)}{'' if is_critic(pipe) else '%'}).\n\n"
-        "It has only ever learned to tell this one generator from data: it knows its habits, and is no judge of other pictures."
+        f"{reads}{told}: more than it gives {share:.0%} of {JUDGED} samples of its own generator{of_class} (on average "
+        f"{mean}{unit}).\n\nIt has only ever learned to tell this one generator from data: it knows its habits, and is no "
+        "judge of other pictures."
     )
-    name = "the critic's value" if is_critic(pipe) else "confidence in per cent"
-    figure = house.histogram(
-        samples.tolist(),
-        [("your drawing", said)],
-        f"{name}; bars: {JUDGED} samples",
-        digits=1 if is_critic(pipe) else 0,
-    )
+    marks = [("your drawing", said)]
+    figure = house.histogram(samples.tolist(), marks, f"{axis}; bars: {JUDGED} samples", digits=digits)
     return figure, text, upscale(pipe.image_processor.postprocess(x)[0], 196)
 
 
@@ -251,8 +255,7 @@ def gan_find(model: str, label: str, picture: Image.Image | None, seed: int) -> 
 
 
 def update_classes(model: str):
-    count = classes_of(pipe_of(model)) if model else 0
-    return [gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)] * 4
+    return [house.offer_classes(classes_of(pipe_of(model)) if model else 0)] * 4
 
 
 with house.page("Genus: adversarial networks") as demo:

@@ -5,7 +5,6 @@ from __future__ import annotations  # torch is not there while the page is read
 import functools
 import itertools
 import math
-import time
 from collections.abc import Iterator
 
 import gradio as gr
@@ -22,14 +21,16 @@ DENSITIES = ("one beside the other", "one inside the other", "two hills and one"
 SHAPES = ("uniform", "bump", "Gaussian")
 SHOWN = 500  # samples of a frame
 GAME_REACH, MOST_SHIFT = 2.5, 1.5
-FIT_FRAMES = 30
-UNREACHED = math.nan
+FIT_FRAMES, FRAME_SECONDS = 30, 0.1
 
 
 def lines(x, columns: dict[str, np.ndarray], most: float = math.inf, thin: int = 1) -> dict:
-    """Columns of numbers as `house.curves` takes them, each `thin`-th; a line is left out above `most`."""
+    """Columns of numbers as `house.curves` takes them, each `thin`-th, with a gap where they are further than `most`
+    from zero or not finite."""
     return {
-        name: [(float(a), float(b) if b <= most else UNREACHED) for a, b in zip(x[::thin], column[::thin], strict=True)]
+        name: [
+            (float(a), float(b) if abs(b) <= most else math.nan) for a, b in zip(x[::thin], column[::thin], strict=True)
+        ]
         for name, column in columns.items()
     }
 
@@ -192,8 +193,8 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
     left_out = {"KL(q||p)"}  # equal to the other by symmetry: the same line
 
     def figure(columns: dict, most: float, name: str) -> str:
-        kept = {k: np.where(np.abs(v) <= most, v, UNREACHED) for k, v in columns.items() if k not in left_out}
-        return house.curves(lines(slide.shifts, kept), "shift", name)
+        kept = {k: v for k, v in columns.items() if k not in left_out}
+        return house.curves(lines(slide.shifts, kept, most), "shift", name)
 
     table = "| | value | slope |\n|---|---|---|\n"
     for name, value in here.values.items():
@@ -212,6 +213,7 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
 
 
 @one_job
+@house.unhurried(FRAME_SECONDS)
 def laboratory_fit(distance: float, mean: float, deviation: float) -> Iterator[tuple[str, str]]:
     """Fit one Gaussian to two hills, by KL(p||q) and by KL(q||p).
 
@@ -242,7 +244,6 @@ def laboratory_fit(distance: float, mean: float, deviation: float) -> Iterator[t
         shown = {k.replace("||", "‖"): v[here] for k, v in columns.items()}
         figure = house.curves(lines(x[here], shown, most=1.5, thin=8), "x", "")
         yield figure, f"step {frame} of {count - 1}. " + text.replace("||", "‖")
-        time.sleep(0.1)
 
 
 # The page

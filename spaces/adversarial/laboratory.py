@@ -437,6 +437,11 @@ class FitStep:
     divergence: float
 
 
+def log_normal(u: Tensor) -> Tensor:
+    """log N(u; 0, 1)."""
+    return -0.5 * u**2 - 0.5 * math.log(2 * math.pi)
+
+
 def fit_gaussian(
     p: Mixture, direction: str, start: tuple[float, float] = (0.5, 1.0), num_steps: int = 500, rate: float = 0.1
 ) -> list[FitStep]:
@@ -454,20 +459,20 @@ def fit_gaussian(
     check_range("deviation", start[1], 0.05, 8)
     check_range("num_steps", num_steps, 0, 100_000)
     line, unit = torch.from_numpy(LINE), torch.linspace(-8, 8, 1_601, dtype=torch.float64)
+    log_p_line = p.log_prob_of(line)
     mean = torch.tensor(float(start[0]), dtype=torch.float64, requires_grad=True)
     log_deviation = torch.tensor(math.log(start[1]), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([mean, log_deviation], lr=rate)
     path = []
     for step in range(num_steps + 1):
         # over the line for p, whose places are known; over the deviations of q from its mean for q, wherever it goes
-        u = (line - mean) / log_deviation.exp() if direction == "KL(p||q)" else unit
-        log_normal = -0.5 * u**2 - 0.5 * math.log(2 * math.pi)
         if direction == "KL(p||q)":
-            log_p = p.log_prob_of(line)
-            loss = torch.trapezoid(log_p.exp() * (log_p - log_normal + log_deviation), line)
+            log_q = log_normal((line - mean) / log_deviation.exp()) - log_deviation
+            loss = torch.trapezoid(log_p_line.exp() * (log_p_line - log_q), line)
         else:
-            log_p = p.log_prob_of(mean + log_deviation.exp() * u)
-            loss = torch.trapezoid(log_normal.exp() * (log_normal - log_deviation - log_p), u)
+            log_q = log_normal(unit) - log_deviation
+            log_p = p.log_prob_of(mean + log_deviation.exp() * unit)
+            loss = torch.trapezoid(log_normal(unit).exp() * (log_q - log_p), unit)
         path.append(FitStep(mean.item(), log_deviation.exp().item(), loss.item()))
         if step < num_steps:
             optimizer.zero_grad()

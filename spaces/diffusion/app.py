@@ -4,14 +4,12 @@ dimensions."""
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
 import copy
-import time
 from collections.abc import Iterator
 
 import gradio as gr
 import house
 import numpy as np
 from house import (
-    ANY,
     bounded,
     class_of,
     grid,
@@ -366,6 +364,7 @@ def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> st
 
 
 @one_job
+@house.unhurried(FRAME_SECONDS)
 def diffusion_points(
     model: str,
     label: str,
@@ -411,20 +410,15 @@ def diffusion_points(
     for step in stream:
         if not pace.due(step):
             continue
-        began = time.monotonic()
         # where the next step begins, and how much noise is left there
         t = max(round(step.timestep - pipe.num_timesteps / step.num_steps), 0)
         _, noise = pipe.predict(places, t, labels)
         field = -0.35 * noise * float((1 - pipe.abar[t]) ** 0.5)
         yield plane(step.latents, places, field), progress_of(step), seed
-        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - began)))
 
 
 def update_classes(model: str):
-    if not model:
-        return [gr.Dropdown(visible=False)] * 3
-    count = classes_of(MODELS[model])
-    return [gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)] * 3
+    return [house.offer_classes(classes_of(MODELS[model]) if model else 0)] * 3
 
 
 def update_point_class(model: str):

@@ -261,6 +261,11 @@ def class_control(elem_id: str | None = None) -> gr.Dropdown:
     return gr.Dropdown(choices, value=ANY, label="Class", elem_id=elem_id, visible=False)
 
 
+def offer_classes(count: int) -> gr.Dropdown:
+    """The update of a class control to a model of `count` classes; out of sight where it has none."""
+    return gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)
+
+
 def seed_controls(elem_id: str = "seed") -> tuple[gr.Number, gr.Checkbox]:
     with gr.Row():  # no bounds of gradio's: its message would not say what the value is of
         seed = gr.Number(0, label="Seed", precision=0, elem_id=elem_id, min_width=120)
@@ -409,6 +414,23 @@ class Pace:
             return False
         self.shown = now
         return True
+
+
+def unhurried(seconds: float) -> Callable:
+    """A generator of frames that can be followed: each stands for at least `seconds`."""
+
+    def slowed(handler: Callable) -> Callable:
+        @functools.wraps(handler)
+        def run(*values):
+            began = time.monotonic()
+            for frame in handler(*values):
+                yield frame
+                time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+                began = time.monotonic()
+
+        return run
+
+    return slowed
 
 
 def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -143,6 +142,7 @@ def vae_reconstruct(model: str, label: str, picture: Image.Image | None) -> tupl
 
 
 @one_job
+@house.unhurried(FRAME_SECONDS)
 def vae_walk(
     model: str, start: Image.Image | None, end: Image.Image | None, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -164,12 +164,11 @@ def vae_walk(
     codes = [pipe.encode(x, c) for x, c in zip(ends, labels, strict=True)]
     done = []
     for i in range(frames):
-        began, t = time.monotonic(), i / (frames - 1)
+        t = i / (frames - 1)
         # a class cannot be half one and half the other: it changes in the middle
         image = pipe.decode((1 - t) * codes[0] + t * codes[1], labels[0] if t < 0.5 else labels[1]).images[0]
         done.append(image)
         yield upscale(image, 336), grid(done, columns=min(frames, 8))
-        time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - began)))
 
 
 @lru_cache(maxsize=32)
@@ -344,8 +343,7 @@ def vae_how_likely(
 
 
 def update_classes(model: str):
-    count = classes_of(MODELS[model])
-    return [gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)] * 2
+    return [house.offer_classes(classes_of(MODELS[model]))] * 2
 
 
 def update_map_class(model: str):

@@ -1,6 +1,7 @@
 """Pages as a person meets them: built by the publishing step, served from their own folder, opened in Chromium."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -50,16 +51,39 @@ def serving(space: str, place: Path, model_id: str, python: str = sys.executable
         process.wait(20)
 
 
+def trained(recipe: str, to: Path, *words) -> Path:
+    """The portable folder `to` of a model, trained as the words say."""
+    run = to.with_name(f"{to.name}-run")
+    for line in ((recipe, "--output_dir", run, *words), ("training.publish", run, "--to", to)):
+        done = run_module(*line)
+        assert done.returncode == 0, done.stderr
+    return to
+
+
 @pytest.fixture(scope="session")
 def conditional_portable(tmp_path_factory) -> Path:
     """The portable folder of a tiny model that was trained with classes."""
     folder = tmp_path_factory.mktemp("conditional")
-    run = folder / "run"
-    done = run_module("training.autoencoders.vae", "--output_dir", run, "--conditional", "true", *TINY)
-    assert done.returncode == 0, done.stderr
-    done = run_module("training.publish", run, "--to", folder / "tiny-classes")
-    assert done.returncode == 0, done.stderr
-    return folder / "tiny-classes"
+    return trained("training.autoencoders.vae", folder / "tiny-classes", "--conditional", "true", *TINY)
+
+
+@pytest.fixture
+def client(url):
+    """A caller of the API of the page at the module's `url`."""
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
+@contextlib.contextmanager
+def module_at(file: Path):
+    """A module of a Space, by its own name, as the Space imports it."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[file.stem]
 
 
 @pytest.fixture(scope="session")

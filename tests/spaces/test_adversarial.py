@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import run_module
-from tests.spaces.conftest import changed, fill, open_tab, opened, refused, serving, source_of
+from tests.spaces.conftest import changed, fill, open_tab, opened, refused, serving, source_of, trained
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--latent_dim", 5,
@@ -18,10 +17,7 @@ TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every"
 def url(tmp_path_factory):
     place = tmp_path_factory.mktemp("adversarial")
     for name, words in (("cgan-tiny", ["--conditional", "true"]), ("wgan-tiny", ["--objective", "wasserstein"])):
-        done = run_module("training.adversarial.gan", "--output_dir", place / f"{name}-run", *TINY, *words)
-        assert done.returncode == 0, done.stderr
-        done = run_module("training.publish", place / f"{name}-run", "--to", place / name)
-        assert done.returncode == 0, done.stderr
+        trained("training.adversarial.gan", place / name, *TINY, *words)
     with serving("adversarial", place / "space", f"{place / 'cgan-tiny'},{place / 'wgan-tiny'}") as address:
         yield address
 
@@ -31,13 +27,6 @@ def page(request, browser, url):
     with opened(browser, url, request.param) as page:
         source_of(page, "samples")  # the page is not empty before the first click
         yield page
-
-
-@pytest.fixture
-def client(url):
-    from gradio_client import Client
-
-    return Client(url, verbose=False)
 
 
 def open_experiment(page, name: str) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import run_module
-from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of
+from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of, trained
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--num_inference_steps", 4]
@@ -20,10 +19,7 @@ def url(tmp_path_factory):
         ("ddpm-tiny", ["--width", "8", "8"]),
         ("ddpm-2d", ["--dataset", "spiral", "--network", "mlp", "--width", "16"]),
     ):
-        done = run_module("training.diffusion.ddpm", "--output_dir", place / f"{name}-run", *TINY, *words)
-        assert done.returncode == 0, done.stderr
-        done = run_module("training.publish", place / f"{name}-run", "--to", place / name)
-        assert done.returncode == 0, done.stderr
+        trained("training.diffusion.ddpm", place / name, *TINY, *words)
     with serving("diffusion", place / "space", f"{place / 'ddpm-tiny'},{place / 'ddpm-2d'}") as address:
         yield address
 
@@ -33,13 +29,6 @@ def page(request, browser, url):
     with opened(browser, url, request.param) as page:
         page.get_by_text(re.compile("step 20 of 20")).first.wait_for()  # the page is not empty before the first click
         yield page
-
-
-@pytest.fixture
-def client(url):
-    from gradio_client import Client
-
-    return Client(url, verbose=False)
 
 
 def test_samples_are_streamed_and_can_be_stopped(page):

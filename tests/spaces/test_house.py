@@ -1,7 +1,5 @@
 """What all Spaces share, without a browser."""
 
-import importlib.util
-import sys
 import threading
 import time
 
@@ -12,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.conftest import ROOT
+from tests.spaces.conftest import module_at
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +20,8 @@ def house(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("house")
     shutil.copytree(ROOT / "spaces" / "house", folder, dirs_exist_ok=True)
-    spec = importlib.util.spec_from_file_location("house", folder / "house.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["house"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["house"]
+    with module_at(folder / "house.py") as module:
+        yield module
 
 
 def ink(shape, size=(280, 280), ground="white", pen="black"):

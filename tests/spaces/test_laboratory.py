@@ -1,8 +1,6 @@
 """What the adversarial laboratory computes, against closed forms."""
 
-import importlib.util
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -10,16 +8,13 @@ import scipy.stats
 import torch
 
 from tests.conftest import ROOT
+from tests.spaces.conftest import module_at
 
 
 @pytest.fixture(scope="module")
 def lab():
-    spec = importlib.util.spec_from_file_location("laboratory", ROOT / "spaces" / "adversarial" / "laboratory.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["laboratory"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["laboratory"]
+    with module_at(ROOT / "spaces" / "adversarial" / "laboratory.py") as module:
+        yield module
 
 
 # Modes

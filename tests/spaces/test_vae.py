@@ -26,13 +26,6 @@ def page(request, browser, url):
         yield page
 
 
-@pytest.fixture
-def client(url):
-    from gradio_client import Client
-
-    return Client(url, verbose=False)
-
-
 def test_a_click_draws_new_samples_and_tells_the_seed(page):
     first = source_of(page, "samples")
     page.get_by_role("button", name="Draw samples").click()

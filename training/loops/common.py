@@ -115,6 +115,17 @@ class Average(nn.Module):
         self.n_averaged += 1
 
 
+def make_optimizer(model: nn.Module, options: RunOptions, learning_rate: float, beta1: float = 0.9):
+    """AdamW as the options say."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=learning_rate,
+        betas=(beta1, options.adam_beta2),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+
+
 def learning_rate_at(step: int, options: RunOptions) -> float:
     """The factor on --learning_rate: a linear rise, then constant, linear or cosine decay to zero."""
     if step < options.lr_warmup_steps:

@@ -13,7 +13,16 @@ import torch
 from torch import nn
 
 from training.data import DataSource, StreamSplit, check_batch_size, in_order, mix, prepare, remember
-from training.loops.common import Average, Run, backward, drive, export_copy, learning_rate_at, next_batch
+from training.loops.common import (
+    Average,
+    Run,
+    backward,
+    drive,
+    export_copy,
+    learning_rate_at,
+    make_optimizer,
+    next_batch,
+)
 
 VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
 
@@ -43,14 +52,7 @@ def train(
         source.validation = remember(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
     average = Average(model, options.ema_decay)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=options.learning_rate,
-        betas=(0.9, options.adam_beta2),
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, options, options.learning_rate))
     parts = {"model": model, "average": average, "optimizer": optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler

@@ -17,7 +17,16 @@ import torch
 from torch import nn
 
 from training.data import DataSource, check_batch_size
-from training.loops.common import Average, Run, backward, drive, export_copy, learning_rate_at, next_batch
+from training.loops.common import (
+    Average,
+    Run,
+    backward,
+    drive,
+    export_copy,
+    learning_rate_at,
+    make_optimizer,
+    next_batch,
+)
 
 LOSSES = ("discriminator_loss", "generator_loss")
 
@@ -51,19 +60,10 @@ def train(
     for player in players.values():
         player.to(accelerator.device)
     average = Average(generator, options.ema_decay)
-    optimizers = {
-        name: torch.optim.AdamW(
-            player.parameters(),
-            lr=rates[name],
-            betas=(options.adam_beta1, options.adam_beta2),
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
-        for name, player in players.items()
-    }
-    wrapped = {}
+    wrapped, optimizers = {}, {}
     for name, player in players.items():
-        wrapped[name], optimizers[name] = accelerator.prepare(player, optimizers[name])
+        optimizer = make_optimizer(player, options, rates[name], options.adam_beta1)
+        wrapped[name], optimizers[name] = accelerator.prepare(player, optimizer)
     parts = {**players, "average": average, **{f"{name}_optimizer": o for name, o in optimizers.items()}}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
