@@ -4,7 +4,7 @@ PORT ?= 7860
 VENV := .venv
 PY := $(VENV)/bin/python
 
-CHECKPOINTS := $(patsubst checkpoints/%/model_index.json,%,$(wildcard checkpoints/*/model_index.json))
+CHECKPOINTS := $(patsubst checkpoints/%/run.json,%,$(wildcard checkpoints/*/run.json))
 PORTABLE := $(CHECKPOINTS:%=.cache/portable/%)
 GALLERY := .cache/gallery
 
@@ -21,11 +21,11 @@ test: $(VENV)/installed-tests
 lint: $(VENV)/installed-tests
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
-portable: $(PORTABLE:%=%/model_index.json)
+portable: $(PORTABLE:%=%/README.md)
 
 # a portable folder is rebuilt when its checkpoint, the code it carries or the build step changed
 .SECONDEXPANSION:
-.cache/portable/%/model_index.json: $$(wildcard checkpoints/%/* checkpoints/%/*/*) $(wildcard pipelines/*/*.py) training/publish.py | $(VENV)/installed
+.cache/portable/%/README.md: $$(wildcard checkpoints/%/* checkpoints/%/*/*) $(wildcard pipelines/*/*.py) training/publish.py training/card.py | $(VENV)/installed
 	@$(PY) -m training.publish checkpoints/$* --to .cache/portable/$* > /dev/null
 
 $(GALLERY)/app.py: $(wildcard spaces/*/*) $(wildcard checkpoints/*/*.json) training/publish.py | $(VENV)/installed

@@ -11,6 +11,8 @@ DATA_LICENCES = {
     "ylecun/mnist": "MIT",
     "zalando-datasets/fashion_mnist": "MIT",
     "uoft-cs/cifar10": "not stated",
+    "Python documentation": "PSF License Version 2",
+    "tiny Shakespeare": "public domain",
     "scikit-learn digits": "CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
 }
 METRICS = {  # figure of results.json -> (type, name)
@@ -20,22 +22,27 @@ METRICS = {  # figure of results.json -> (type, name)
     "frechet_distance": ("frechet_distance", "Fréchet distance in the features of {extractor}"),
     "class_accuracy": ("accuracy", "class of conditional samples by {extractor}"),
     "accuracy": ("accuracy", "accuracy"),
+    "nats_per_token": ("nll", "-log P(token), nats per token"),
+    "perplexity": ("perplexity", "perplexity per token"),
+    "bits_per_byte": ("bits_per_byte", "-log P(text), bits per byte of it"),
 }
 
 
-def card(folder: Path, name: str, index: dict) -> str:
+def card(folder: Path, name: str, class_name: str, library: str = "diffusers") -> str:
     """README.md for a portable folder.
 
     Args:
         folder: with the weights, the code, and run.json and results.json where there are such.
         name: how the card calls the model: a Hub id, or the folder's name.
-        index: of the folder.
+        class_name: of the pipeline.
+        library: that loads it, diffusers or transformers.
     """
     run, found = (_read(folder / file) for file in ("run.json", "results.json"))
-    class_name = index["_class_name"][1]
+    language = library == "transformers"
     dataset = run["dataset"]["id"] if run else None
     data = ModelCardData(
-        library_name="diffusers",
+        library_name=library,
+        pipeline_tag="text-generation" if language else None,
         license="apache-2.0",
         tags=["genus", class_name],
         datasets=[dataset] if dataset and "/" in dataset else None,
@@ -45,7 +52,7 @@ def card(folder: Path, name: str, index: dict) -> str:
     parts = [
         f"# {name}\n",
         "![Samples](samples.png)\n" if (folder / "samples.png").is_file() else "",
-        _loading(name, found),
+        _loading_language(name) if language else _loading(name, found),
         _training(run, dataset),
         _figures(found),
         "![Accuracy against confidence](calibration.png)\n" if (folder / "calibration.png").is_file() else "",
@@ -67,11 +74,11 @@ def _eval_results(found: dict) -> list[EvalResult] | None:
     results = []
     for key, (kind, said) in METRICS.items():
         if key in found:
-            if key == "nats":
+            if key in ("nats", "bits_per_byte"):
                 said += f" ({found['convention']})"
             results.append(
                 EvalResult(
-                    task_type="image-classification" if key == "accuracy" else "unconditional-image-generation",
+                    task_type=_task(found, key),
                     dataset_type=found["dataset"],
                     dataset_name=found["dataset"],
                     dataset_split="test",
@@ -81,6 +88,40 @@ def _eval_results(found: dict) -> list[EvalResult] | None:
                 )
             )
     return results or None
+
+
+def _task(found: dict, key: str) -> str:
+    if "bits_per_byte" in found:
+        return "text-generation"
+    return "image-classification" if key == "accuracy" else "unconditional-image-generation"
+
+
+def _loading_language(name: str) -> str:
+    return f"""## Load it
+
+The network and the tokenizer are transformers' own, and need no code from here:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}")  # a Hub id, or a folder
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+```
+
+The pipeline beside them adds probabilities and fast decoding. It needs `pip install torch transformers`:
+
+```python
+from transformers import pipeline
+
+pipe = pipeline(model="{name}", trust_remote_code=True)
+print(pipe("The ", max_new_tokens=200, temperature=0.8)["generated_text"])
+print(pipe.score("The text whose tokens are to be scored.").log_probs)  # nats; also .perplexity, .bits_per_byte
+probabilities = pipe.next_token("The ").probs  # the likeliest first
+```
+
+Offline, once `hf download {name}` has fetched it, set `HF_HUB_OFFLINE=1`, or give the folder that
+`snapshot_download("{name}", local_files_only=True)` returns.
+"""
 
 
 def _loading(name: str, found: dict) -> str:
@@ -128,7 +169,8 @@ def _figures(found: dict) -> str:
             error = found.get(f"{key}_standard_error")
             figure = f"{found[key]}" if error is None else f"{found[key]} ± {error}"
             lines.append(f"| {said.format(extractor=extractor.get('id', ''))} | {figure} |")
-    text = "## Measured\n\nOn test images:\n\n| what | figure |\n|---|---|\n" + "\n".join(lines) + "\n"
+    what = "held-out text" if "bits_per_byte" in found else "test images"
+    text = f"## Measured\n\nOn {what}:\n\n| what | figure |\n|---|---|\n" + "\n".join(lines) + "\n"
     if "convention" in found:
         text += f"\nLikelihood: {found['convention']}.\n"
     if extractor:

@@ -9,6 +9,7 @@ x uint8 (B, C, H, W), or float32 (B, D) for vectors, and class_labels int64 (B,)
 `prepare` is the one place where stored values become what a network sees.
 """
 
+import copy
 import hashlib
 import math
 import os
@@ -104,13 +105,17 @@ class StreamSplit(IterableDataset):
     def share(self, rank: int, world: int) -> "StreamSplit":
         from datasets.distributed import split_dataset_by_node
 
-        rows = split_dataset_by_node(self.rows, rank=rank, world_size=world)
-        return StreamSplit(rows, self.image_column, self.label_column, self.decode, self.keep)
+        return self._of(split_dataset_by_node(self.rows, rank=rank, world_size=world))
 
     def shuffled(self, seed: int, epoch: int) -> "StreamSplit":
         rows = self.rows.shuffle(seed=seed, buffer_size=2_000)
         rows.set_epoch(epoch)
-        return StreamSplit(rows, self.image_column, self.label_column, self.decode, self.keep)
+        return self._of(rows)
+
+    def _of(self, rows) -> "StreamSplit":
+        other = copy.copy(self)
+        other.rows = rows
+        return other
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for row in self.rows:
@@ -137,6 +142,7 @@ class DataSource:
     train: Dataset
     validation: Dataset
     test: Dataset
+    rows_at_once = 500  # of a held-out split
 
     def spec(self, support: str, value_range=(0, 1), dequantization: str = "none", pad_to: int | None = None) -> dict:
         """The data spec that a model's config carries; README, "Add a family", says what it holds."""
@@ -165,8 +171,10 @@ def prepare(x: Tensor, spec: dict, generator: torch.Generator | None = None) -> 
     - 8-bit, dequantization "none": levels k / 255 scaled to the range;
     - 8-bit, dequantization "uniform": (k + u) / 256, u ~ U[0, 1), scaled to the range;
     - images smaller than the spec's shape are padded evenly with zeros before any of these;
-    - real vectors: as they are.
+    - real vectors and tokens: as they are.
     """
+    if spec["support"] == "tokens":
+        return x
     if spec["support"] == "real":
         return x.float()
     height, width = spec["shape"][1:]

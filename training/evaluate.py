@@ -18,6 +18,8 @@ All figures are of test images. What each of them means:
   samples: compare them with each other only.
 - `seconds_per_image` at batch 1 and 64, the median of five; `peak_memory_mb` of a process that loads the model and
   draws 64 images, libraries included (of the GPU's memory, where there is one).
+
+Of a language model: `evaluate_text` says what.
 """
 
 import argparse
@@ -36,9 +38,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training import evaluate_text
 from training.data import DataOptions, DataSource, in_order, load_data, prepare
 from training.options import LineParser, UsageError, command_line
 from training.pictures import image_grid, reliability
+from training.publish import is_language
+from training.text import TextOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRACTORS = {(1, 28, 28): "classifier-mnist"}  # by the shape of the images
@@ -447,6 +452,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--extractor", help="a classifier in whose features samples are measured")
     parser.add_argument("--sweep", nargs="*", default=[], help="NAME=V1,V2,...: distances at values of an argument")
     parser.add_argument("--sweep_samples", type=int, default=2_000, help="samples drawn for each value")
+    parser.add_argument("--stride", type=int, help="of a language model: tokens between two windows; half the context")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to", type=Path, help="write results.json into this folder; the source itself by default")
     options = parser.parse_args(argv)
@@ -454,16 +460,20 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(options, name) < least:
             raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
     folder = Path(options.source)
-    dataset, resolution = options.dataset, None
-    record = _index(folder if folder.is_dir() else _download(options.source)).with_name("run.json")
-    if record.is_file():
-        run = json.loads(record.read_text())
-        resolution = run["options"].get("resolution")
-        dataset = dataset or run["dataset"]["name"]
+    where = folder if folder.is_dir() else _download(options.source)
+    file = where / "run.json" if is_language(where) else _index(where).with_name("run.json")
+    run = json.loads(file.read_text()) if file.is_file() else {"options": {}, "dataset": {"name": None}}
+    dataset = options.dataset or run["dataset"]["name"]
     if dataset is None:
         raise UsageError(f"{options.source}: has no run.json that names its data; give --dataset")
-    data = DataOptions(dataset=dataset, data_dir=options.data_dir, resolution=resolution)
-    results, pictures = evaluate(options.source, data, options)
+    if is_language(where):
+        same = ("subset", "text_column", "streaming") if options.dataset is None else ()
+        data = TextOptions(dataset, options.data_dir, **{k: v for k, v in run["options"].items() if k in same})
+        results, pictures = evaluate_text.evaluate(str(where), data, options.stride, options.device), {}
+        results |= {"machine": machine(options.device), "torch": torch.__version__}
+    else:
+        data = DataOptions(dataset, options.data_dir, run["options"].get("resolution"))
+        results, pictures = evaluate(options.source, data, options)
     place = options.to or (folder if folder.is_dir() else None)
     if place is not None:
         from training.loops.common import write_atomically

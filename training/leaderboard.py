@@ -18,6 +18,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
+LANGUAGE_COLUMNS = (
+    "language model", "held-out text", "parameters", "minutes to train", "context, stride", "nats a token",
+    "perplexity", "bits/byte", "tokens/s (batch 1, 16)",
+)  # fmt: skip
+
+
 def row(folder: Path) -> list[str]:
     """One model's cells; empty where a figure does not apply."""
     run, found = (json.loads((folder / name).read_text()) for name in ("run.json", "results.json"))
@@ -40,11 +46,25 @@ def row(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def language_row(folder: Path) -> list[str]:
+    run, found = (json.loads((folder / name).read_text()) for name in ("run.json", "results.json"))
+    speed = found["tokens_per_second"]
+    return [
+        f"`{folder.name}`", found["dataset"], f"{found['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}",
+        f"{found['context_length']}, {found['stride']}",
+        f"{found['nats_per_token']:.3f} ± {found['nats_per_token_standard_error']:.3f}",
+        f"{found['perplexity']:.2f}", f"{found['bits_per_byte']:.3f}", f"{speed['1']:,}, {speed['16']:,}",
+    ]  # fmt: skip
+
+
 def table(checkpoints: Path) -> str:
-    """Markdown, a row for each checkpoint that was evaluated, by name."""
+    """Markdown, a row for each checkpoint that was evaluated, by name; language models in a table of their own."""
     folders = sorted(file.parent for file in checkpoints.glob("*/results.json"))
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(row, folders)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    language = [f for f in folders if "bits_per_byte" in json.loads((f / "results.json").read_text())]
+    tables = [[COLUMNS, ["---"] * len(COLUMNS), *(row(f) for f in folders if f not in language)]]
+    if language:
+        tables.append([LANGUAGE_COLUMNS, ["---"] * len(LANGUAGE_COLUMNS), *map(language_row, language)])
+    return "\n\n".join("\n".join("| " + " | ".join(cells) + " |" for cells in rows) for rows in tables)
 
 
 def filled(text: str, content: str) -> str:

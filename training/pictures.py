@@ -67,6 +67,32 @@ def reliability(rows: list[tuple[float, float, int]]) -> bytes:
     return _figure_png(figure)
 
 
+def written(given: str, tokens: list[str], log_probs: list[float], columns: int = 64, rows: int = 30) -> bytes:
+    """A text on paper: what was given in grey, then its tokens, the more orange the less probable (nats)."""
+    import matplotlib
+    from PIL import ImageDraw, ImageFont
+
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSansMono.ttf", 15)
+    width, height, margin = 9, 20, 20  # of a letter of this font
+    sheet = Image.new("RGB", (columns * width + 2 * margin, rows * height + 2 * margin), "white")
+    draw, x, y = ImageDraw.Draw(sheet), 0, 0
+    parts = [(given, None), *zip(tokens, log_probs, strict=True)]
+    for text, value in parts:
+        share = 0.0 if value is None else min(1.0, -value / 6)
+        ground = tuple(round(255 + share * (c - 255)) for c in (0xF2, 0x8C, 0x4E))
+        for letter in text:
+            if letter == "\n" or x == columns:
+                x, y = 0, y + 1
+            if y == rows:
+                return _png(sheet)
+            if letter != "\n":
+                left, top = margin + x * width, margin + y * height
+                draw.rectangle((left, top, left + width - 1, top + height - 1), fill=ground)
+                draw.text((left, top), letter, font=font, fill="#8a8f99" if value is None else INK)
+                x += 1
+    return _png(sheet)
+
+
 def scatter(samples: np.ndarray, data: np.ndarray) -> bytes:
     """Samples (N, 2) over data (M, 2)."""
     figure, axes = _figure(5, 5)

@@ -9,7 +9,8 @@
     python -m training.publish --all --namespace user
     python -m training.publish --verify user/vae-mnist
 
-A portable folder holds the weights as safetensors, the code that they need and an index that names it. Code files
+A portable folder holds the weights as safetensors, the code that they need and an index that names it: diffusers'
+`model_index.json`, or of a language model transformers' `config.json` with its `custom_pipelines`. Code files
 carry a hash of their content in their names (`modeling_vae_3f2a9c.py`): diffusers puts all remote code into one
 folder by file name, and two repositories with files of one name would run each other's code. The build reads files
 and writes files, nothing else: the same inputs give the same bytes.
@@ -37,6 +38,9 @@ from training.options import LineParser, UsageError, command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ("samples.png", "curve.png", "calibration.png", "nearest.png")
+LANGUAGE_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
 # options of a run that name places on the machine it ran on, or say nothing about its result
 LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb", "push_to_hub")
 
@@ -47,6 +51,8 @@ def build(source: Path, to: Path, called: str | None = None) -> None:
     Raises:
         UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
     """
+    if is_language(source):
+        return _build_language(source, to, called)
     index = read_index(source)
     with replacing(to, source, _is_portable) as folder:
         pipeline_file = _defining("pipeline", index["_class_name"])
@@ -62,7 +68,21 @@ def build(source: Path, to: Path, called: str | None = None) -> None:
             portable["auto_map"] = {"AutoModel": own[0]}
         _write_json(folder / "model_index.json", portable)
         _copy_record(source, folder)
-        (folder / "README.md").write_text(card(folder, called or to.name, portable), encoding="utf-8")
+        (folder / "README.md").write_text(card(folder, called or to.name, index["_class_name"]), encoding="utf-8")
+
+
+def _build_language(source: Path, to: Path, called: str | None) -> None:
+    """The same of a language model: transformers' files, and the pipeline that its config names."""
+    config = read_config(source)
+    with replacing(to, source, _is_portable) as folder:
+        _copy_files([source / name for name in LANGUAGE_FILES if (source / name).is_file()], folder)
+        for task in config["custom_pipelines"].values():
+            class_name = task["impl"].split(".")[1]
+            task["impl"] = f"{_add_code(_defining('pipeline', class_name), folder)}.{class_name}"
+        _write_json(folder / "config.json", config)
+        _copy_record(source, folder)
+        text = card(folder, called or to.name, class_name, "transformers")
+        (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
@@ -71,6 +91,13 @@ def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
     Raises:
         UsageError: `source` is no finished run, or `to` holds something else.
     """
+    if is_language(source):
+        config = read_config(source)
+        with replacing(to, source, _is_checkpoint) as folder:
+            _copy_files([source / name for name in LANGUAGE_FILES if (source / name).is_file()], folder, dtype)
+            _write_json(folder / "config.json", config)
+            _copy_record(source, folder)
+        return
     index = read_index(source)
     with replacing(to, source, _is_checkpoint) as folder:
         _write_json(folder / "model_index.json", index)
@@ -121,6 +148,28 @@ def _files(folder: Path) -> list[Path]:
 # Reading
 
 
+def is_language(source: Path) -> bool:
+    """Whether a folder is laid out as transformers does it, not as diffusers does."""
+    return (source / "config.json").is_file() and not (source / "model_index.json").is_file()
+
+
+def read_config(source: Path) -> dict:
+    """The config of a language model, as a run has it: its pipeline by the module's name here, no places."""
+    file = source / "config.json"
+    try:
+        config = json.loads(file.read_text())
+        tasks = config["custom_pipelines"]
+        for task in tasks.values():
+            class_name = task["impl"].split(".")[-1]
+            task["impl"] = f"{_defining('pipeline', class_name).stem}.{class_name}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{file}: is cut short, or not of a run of this project") from None
+    missing = [name for name in LANGUAGE_FILES if name != "generation_config.json" and not (source / name).is_file()]
+    if missing:
+        raise UsageError(f"{source}: not a finished run or checkpoint; there is no {missing[0]} in it")
+    return {k: v for k, v in config.items() if k != "_name_or_path"}
+
+
 def read_index(source: Path) -> dict:
     """The index of a pipeline, as a run has it: our classes by their modules here, no places, nothing derived."""
     file = source / "model_index.json"
@@ -168,26 +217,32 @@ def _defining(kind: str, class_name: str) -> Path:
 
 
 def _is_portable(folder: Path) -> bool:
-    class_name = _class_name(folder)
-    return isinstance(class_name, list) and bool(re.search("_[0-9a-f]{6}$", class_name[0]))
+    return bool(re.search("_[0-9a-f]{6}$", _module(folder) or ""))
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    return isinstance(_class_name(folder), str) and (folder / "run.json").is_file()
+    return _module(folder) is not None and not _is_portable(folder) and (folder / "run.json").is_file()
 
 
 def _is_space(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("app.py", "house.py", "README.md"))
 
 
-def _class_name(folder: Path):
-    """Of the pipeline in a folder; None where there is none, or the folder is a run."""
+def _module(folder: Path) -> str | None:
+    """The module that a folder's index or config names for its pipeline, "" where it names a class alone.
+
+    None where the folder holds no pipeline, or is a run.
+    """
     if (folder / "checkpoints").exists() or (folder / "log.jsonl").exists():
         return None
     try:
-        return json.loads((folder / "model_index.json").read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        if is_language(folder):
+            task = next(iter(json.loads((folder / "config.json").read_text())["custom_pipelines"].values()))
+            return task["impl"].split(".")[0]
+        class_name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
+    return class_name[0] if isinstance(class_name, list) else ""
 
 
 class replacing:
@@ -234,7 +289,11 @@ def _add_code(file: Path, folder: Path) -> str:
 def _copy_component(source: Path, to: Path, dtype: str | None = None) -> None:
     """Configs and safetensors; nothing else that may lie there."""
     to.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
+    _copy_files(sorted(source.iterdir()), to, dtype)
+
+
+def _copy_files(files: list[Path], to: Path, dtype: str | None = None) -> None:
+    for file in files:
         if file.suffix == ".safetensors" and dtype is not None:
             _cast(file, to / file.name, dtype)
         elif file.suffix == ".json":
@@ -380,7 +439,7 @@ def _publish_all(options) -> None:
 
     if not options.namespace:
         raise UsageError("--all: needs --namespace, the user or organisation to publish for")
-    names = sorted(index.parent.name for index in ROOT.glob("checkpoints/*/model_index.json"))
+    names = sorted(record.parent.name for record in ROOT.glob("checkpoints/*/run.json"))
     models = ",".join(f"{options.namespace}/{name}" for name in names)
     jobs = [(ROOT / "checkpoints" / name, f"{options.namespace}/{name}", False) for name in names]
     jobs += [

@@ -80,41 +80,56 @@ def tree() -> str:
         order = sorted(branches, key=lambda b: not any(b == page.BRANCH for page in PAGES.values()))
         limbs += f'<section class="limb"><h3>{title}</h3><p>{sentence}</p>{"".join(map(card, order))}</section>'
     return (
-        '<div class="tree"><div class="root">Can it say how probable an image is?</div>'
+        '<div class="tree"><div class="root">Can it say how probable something is?</div>'
         f'<div class="limbs">{limbs}</div></div>'
     )
 
 
 COLUMNS = ("model", "data", "parameters", "training", "nats", "bits/dim", "Fréchet distance", "class accuracy")
+LANGUAGE_COLUMNS = ("language model", "data", "parameters", "training", "nats a token", "perplexity", "bits/byte")
+
+
+def cells(folder: Path, run: dict, results: dict) -> list[str]:
+    """A row of the table of a model: what it is and what was measured of it."""
+    first = [folder.name, run["dataset"]["id"], f"{run['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f} min"]
+
+    def figure(key: str) -> str:
+        return f"{results[key]:.2f}" if key in results else "–"
+
+    if run["model"].get("vocab_size"):
+        return first + [figure(key) for key in ("nats_per_token", "perplexity", "bits_per_byte")]
+    bound = "≤ " if results.get("likelihood") == "bound" else ""
+    accuracy = results.get("accuracy", results.get("class_accuracy"))
+    return [
+        *first,
+        f"{bound}{results['nats']:.2f}" if "nats" in results else "–",
+        *(figure(key) for key in ("bits_per_dim", "frechet_distance")),
+        "–" if accuracy is None else f"{accuracy:.1%}",
+    ]
 
 
 def box() -> str:
-    """A table with a row for each checkpoint: what it is and what was measured of it."""
-    rows = ""
+    """A table with a row for each checkpoint, and one for the language models."""
+    tables: dict[tuple, str] = {COLUMNS: "", LANGUAGE_COLUMNS: ""}
     for folder in sorted((HERE / "box").iterdir()):
         run = json.loads((folder / "run.json").read_text())
         file = folder / "results.json"
-        results = json.loads(file.read_text()) if file.is_file() else {}
-        cells = [
-            folder.name,
-            run["dataset"]["id"],
-            f"{run['parameters'] / 1e6:.2f} M",
-            f"{run['seconds'] / 60:.1f} min",
-        ]
-        bound = "≤ " if results.get("likelihood") == "bound" else ""
-        cells.append(f"{bound}{results['nats']:.2f}" if "nats" in results else "–")
-        cells += [f"{results[key]:.2f}" if key in results else "–" for key in ("bits_per_dim", "frechet_distance")]
-        accuracy = results.get("accuracy", results.get("class_accuracy"))
-        cells.append("–" if accuracy is None else f"{accuracy:.1%}")
-        rows += "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        row = cells(folder, run, json.loads(file.read_text()) if file.is_file() else {})
+        columns = LANGUAGE_COLUMNS if run["model"].get("vocab_size") else COLUMNS
+        tables[columns] += "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+    made = ""
+    for columns, rows in tables.items():
+        head = "".join(f"<th>{name}</th>" for name in columns)
+        made += f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    return f'<div class="table">{made}</div>'
 
 
 with house.page("Genus") as demo:
     gr.Markdown(WELCOME, elem_classes="lead")
     gr.HTML(tree(), elem_id="tree")
-    gr.Markdown("## In the box\nTrained weights that come with the project; likelihoods per image, of test data.")
+    gr.Markdown(
+        "## In the box\nTrained weights that come with the project; likelihoods per image or token, of test data."
+    )
     gr.HTML(box(), elem_id="box")
 
 for name, page in PAGES.items():

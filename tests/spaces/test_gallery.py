@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.spaces.conftest import changed, open_tab, opened, serving, source_of
 
 pytestmark = pytest.mark.browser
-CHECKPOINTS = sorted(p.parent.name for p in ROOT.glob("checkpoints/*/model_index.json"))
+CHECKPOINTS = sorted(p.parent.name for p in ROOT.glob("checkpoints/*/run.json"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def url(tmp_path_factory):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_front_page_leads_to_each_space_and_lists_the_box(browser, url, width):
     with opened(browser, url, width) as page:
-        page.get_by_text("Can it say how probable an image is?").wait_for()
+        page.get_by_text("Can it say how probable something is?").wait_for()
         for name in CHECKPOINTS:
             assert page.locator("#box td").get_by_text(name, exact=True).count() == 1
         for app in ROOT.glob("spaces/*/app.py"):

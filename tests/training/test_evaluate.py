@@ -153,7 +153,7 @@ def test_the_leaderboard_is_that_of_the_records():
     done = run_module("training.leaderboard", "--check")
     assert done.returncode == 0, done.stdout
     text = (ROOT / "README.md").read_text()
-    for file in ROOT.glob("checkpoints/*/model_index.json"):
+    for file in ROOT.glob("checkpoints/*/run.json"):
         assert (file.parent / "results.json").is_file(), file.parent
         assert f"| `{file.parent.name}` |" in text
 

@@ -200,7 +200,7 @@ def test_everything_at_once_and_a_collection(hub, publish):
     for _ in range(2):
         done = publish("--all", "--namespace", "team")
         assert done.returncode == 0, done.stderr
-    names = {p.parent.name for p in ROOT.glob("checkpoints/*/model_index.json")}
+    names = {p.parent.name for p in ROOT.glob("checkpoints/*/run.json")}
     held = hub.ask("/_/repos")
     assert {f"model/team/{name}" for name in names} | {"space/team/vae", "space/team/gallery"} <= set(held)
     assert all(held[f"model/team/{name}"]["branches"]["main"][0] == 2 for name in names)  # once, though told twice

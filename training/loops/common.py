@@ -116,13 +116,15 @@ class Average(nn.Module):
 
 
 def make_optimizer(model: nn.Module, options: RunOptions, learning_rate: float, beta1: float = 0.9):
-    """AdamW as the options say."""
+    """AdamW as the options say; biases and the gains of norms do not decay."""
+    groups = list(model.parameters())
+    if options.weight_decay:
+        groups = [
+            {"params": [p for p in groups if p.ndim > 1], "weight_decay": options.weight_decay},
+            {"params": [p for p in groups if p.ndim <= 1], "weight_decay": 0.0},
+        ]
     return torch.optim.AdamW(
-        model.parameters(),
-        lr=learning_rate,
-        betas=(beta1, options.adam_beta2),
-        weight_decay=options.weight_decay,
-        fused=True,
+        groups, lr=learning_rate, betas=(beta1, options.adam_beta2), weight_decay=options.weight_decay, fused=True
     )
 
 
@@ -180,7 +182,12 @@ def write_atomically(file: Path, content: bytes | str) -> None:
 def _pack(state) -> tuple[str, bytes]:
     """A module or an optimizer as (file ending, bytes): first in memory, so that a full disk is an OSError."""
     if isinstance(state, nn.Module):
-        tensors = {k: v.detach().cpu().contiguous() for k, v in state.state_dict().items()}
+        tensors, places = {}, set()
+        for name, value in state.state_dict().items():
+            value = value.detach().cpu().contiguous()
+            # weights that are tied lie in one place, which safetensors refuses to write twice
+            tensors[name] = value.clone() if value.data_ptr() in places else value
+            places.add(value.data_ptr())
         return ".safetensors", save_safetensors(tensors)
     buffer = io.BytesIO()
     torch.save(state.state_dict(), buffer)
@@ -333,7 +340,8 @@ class Run:
     def _clear(self) -> None:
         """Remove what a run wrote; files that are not a run's stay."""
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        for name in ("log.jsonl", "samples.png", "curve.png", "model_index.json", "run.json"):  # the record goes last
+        # the record goes last
+        for name in ("log.jsonl", "samples.png", "curve.png", "model_index.json", "config.json", "run.json"):
             (self.folder / name).unlink(missing_ok=True)
 
     # beginning and end
@@ -607,6 +615,7 @@ def drive(
     look: Callable,
     draw: Callable,
     headline: tuple[str, ...] = ("loss",),
+    unit: tuple[str, int] = ("images", 1),
 ) -> int:
     """Go on from `step` to --max_steps: log, validate, save and draw when it is due. Returns the last step.
 
@@ -617,6 +626,7 @@ def drive(
         look: (step), asked at each validation.
         draw: asked for each picture of samples.
         headline: the terms beside the progress bar.
+        unit: what speed is counted in, and how many of them a row holds.
 
     Raises:
         Stopped: a signal came, or a term was not finite.
@@ -643,7 +653,7 @@ def drive(
             terms = one_step(step, batches)
             lr = options.learning_rate * learning_rate_at(step, options)
             step += 1
-            seen += options.batch_size * run.world * batches_per_step
+            seen += options.batch_size * run.world * batches_per_step * unit[1]
             stop = torch.full((), float(run.stop_signal is not None), device=run.accelerator.device)
             pending.append((step, {**terms, "stop": stop}))
             bar.update()
@@ -653,11 +663,11 @@ def drive(
                 means = flush()
                 speed = seen / (time.perf_counter() - since)
                 shown = ", ".join(f"{name} {means[name]:.4g}" for name in headline)
-                bar.set_postfix_str(f"{shown}, {speed:.0f} images/s", refresh=False)
+                bar.set_postfix_str(f"{shown}, {speed:.0f} {unit[0]}/s", refresh=False)
                 if means.pop("stop") > 0:
                     run.stop(step, parts)
                 if due["log_every"]:
-                    run.log(step, {**means, "images_per_second": round(speed, 1), "lr": lr})
+                    run.log(step, {**means, f"{unit[0]}_per_second": round(speed, 1), "lr": lr})
                 if due["eval_every"]:
                     look(step)
                 if due["save_every"]:
@@ -696,22 +706,28 @@ def backward(run: Run, wrapped: nn.Module, optimizer, parameters: list[nn.Parame
     return sums
 
 
-def start(family: str, component: str | tuple[str, str], options: RunOptions, build_model: Callable) -> tuple:
+def start(
+    family: str,
+    component: str | tuple[str, str] | None,
+    options: RunOptions,
+    build_model: Callable,
+    load: Callable = load_data,
+) -> tuple:
     """A run, its data, and its model `build_model(options, source)`, on the weights of --init_from where it is given.
 
-    Where there are two players, `component` and what is built are pairs.
+    Where there are two players, `component` and what is built are pairs; None where `build_model` sees to --init_from.
 
     Raises:
         UsageError: the options do not fit the folder, the data or the weights.
     """
     run = Run(family, options)
     with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
-        source = load_data(options)
+        source = load(options)
     try:
         model = build_model(options, source)
     except ValueError as error:
         raise UsageError(f"--dataset {options.dataset}: {error}") from None
-    if options.init_from:
+    if options.init_from and component is not None:
         pairs = [(model, component)] if isinstance(component, str) else zip(model, component, strict=True)
         for part, name in pairs:
             load_weights(part, options.init_from, name)

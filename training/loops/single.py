@@ -57,7 +57,8 @@ def train(
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     parameters = list(model.parameters())
-    step = run.begin(source, dict(model.config), parts, sum(p.numel() for p in parameters))
+    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    step = run.begin(source, config, parts, sum(p.numel() for p in parameters))
 
     def look(step: int) -> None:
         """Validate the averaged weights, keep the best, draw the curve."""
@@ -86,7 +87,8 @@ def train(
         average.update()
         return terms
 
-    step = drive(run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw)
+    step = drive(run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw,
+                 unit=("tokens", source.shape[0]) if source.kind == "text" else ("images", 1))  # fmt: skip
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
     run.finish(step, make_pipeline, export_copy(average.module))
@@ -101,7 +103,7 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable, spe
     """
     device = run.accelerator.device
     totals, count = {}, 0
-    for number, (x, class_labels) in enumerate(in_order(source.validation, 500, VALIDATION_ROWS)):
+    for number, (x, class_labels) in enumerate(in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
         torch.manual_seed(mix(run.options.seed, -2, number))  # each training step seeds anew, so none is disturbed
         x = prepare(x.to(device), spec)
         terms = loss(model, x, None if class_labels is None else class_labels.to(device), run.options.max_steps)

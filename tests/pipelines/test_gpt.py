@@ -1,0 +1,392 @@
+"""GPT: the chain rule, the causal mask, decoding that is fast and says the same, and what callers do wrong."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessorList,
+)
+from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from pipelines.language.pipeline_gpt import _GPT2, GPTPipeline, _Any, _Llama, _step_for
+from training.text import train_tokenizer
+
+LETTERS = "abcdefg \n"
+CONTEXT = 24
+
+
+def network(kind: str, tokenizer, begins: bool = False):
+    """A network with weights large enough that what it says depends on all it has read."""
+    mark = tokenizer.eos_token_id if begins else None
+    common = {"vocab_size": len(tokenizer), "bos_token_id": mark, "eos_token_id": mark, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(n_positions=CONTEXT, n_embd=16, n_layer=2, n_head=4, **common))
+    elif kind == "llama":
+        model = LlamaForCausalLM(
+            LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                        num_key_value_heads=2, max_position_embeddings=CONTEXT, **common)
+        )  # fmt: skip
+    else:
+        model = GPTNeoXForCausalLM(
+            GPTNeoXConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+                          max_position_embeddings=CONTEXT, **common)
+        )  # fmt: skip
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+KINDS = {"gpt2": _GPT2, "llama": _Llama, "neox": _Any}
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return train_tokenizer([LETTERS], "characters", 0, CONTEXT)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pipe(request, letters):
+    pipeline = GPTPipeline(model=network(request.param, letters), tokenizer=letters, device="cpu")
+    assert _step_for(pipeline.model) is KINDS[request.param]
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def small(letters):
+    return GPTPipeline(model=network("gpt2", letters), tokenizer=letters, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def ending(letters):
+    """A model whose texts begin with the end-of-text token and end with it."""
+    return GPTPipeline(model=network("gpt2", letters, begins=True), tokenizer=letters, device="cpu")
+
+
+def seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+# Probabilities
+
+
+def test_continuations_of_two_tokens_sum_to_one_and_are_products_of_conditionals(pipe):
+    vocabulary = range(pipe.model.config.vocab_size)
+    prompt, total = pipe.encode("ab"), 0.0
+    first = pipe.next_token("ab")
+    log_p = dict(zip(first.token_ids.tolist(), first.log_probs.double().tolist(), strict=True))
+    for a in vocabulary:
+        rows = torch.stack([pipe.token_log_probs([*prompt, a, b], CONTEXT)[-2:] for b in vocabulary]).double()
+        assert torch.allclose(rows[:, 0], torch.tensor(log_p[a], dtype=torch.float64), atol=1e-5)
+        total += rows.sum(1).exp().sum().item()
+    assert total == pytest.approx(1, abs=1e-5)
+
+
+def test_log_prob_is_a_sum_of_next_token_probabilities(ending):
+    text, expected = "dad", 0.0
+    for i in range(len(text)):
+        found = ending.next_token(text[:i])
+        place = found.token_ids.tolist().index(ending.tokenizer(text[i])["input_ids"][0])
+        expected += found.log_probs[place].item()
+    assert ending.log_prob(text).item() == pytest.approx(expected, abs=1e-4)
+    assert ending.log_prob(["dad", "a"]).shape == (2,)
+    both = ending.log_prob("da").item() + ending.log_prob("d", prompt="da").item()
+    assert both == pytest.approx(expected, abs=1e-4)
+
+
+def test_all_texts_with_their_ends_share_one(ending):
+    """Texts of one token with their end, and all that are longer: a sum over a partition is 1."""
+    end = ending.score("", end_of_text=True).log_prob
+    letters = [math.exp(ending.log_prob(c).item()) for c in LETTERS]
+    assert math.exp(end) + sum(letters) == pytest.approx(1, abs=1e-5)
+
+
+def test_log_likelihood_is_the_loss_of_transformers(pipe):
+    ids = torch.tensor([pipe.encode("abc gfe\nabd")])
+    loss = pipe.model(input_ids=ids, labels=ids).loss.item()
+    score = pipe.score("abc gfe\nabd")
+    assert score.given == "a" and len(score.log_probs) == 10
+    assert -score.log_prob / 10 == pytest.approx(loss, abs=1e-5)
+    assert score.perplexity == pytest.approx(math.exp(loss), rel=1e-4)
+    assert score.bits_per_byte == pytest.approx(loss / math.log(2), abs=1e-5)  # ten bytes, ten tokens
+
+
+def test_no_token_sees_what_follows_it(pipe):
+    model, table = pipe.model, pipe.model.get_input_embeddings().weight.detach()
+    x = table[torch.tensor([pipe.encode("abcdef")])].requires_grad_(True)
+    for place in range(6):
+        logits = model(inputs_embeds=x).logits[0, place]
+        (slope,) = torch.autograd.grad(logits.square().sum(), x)
+        reached = slope[0].abs().sum(-1)
+        assert (reached[: place + 1] > 1e-6).all() and (reached[place + 1 :] == 0).all()
+
+
+def test_a_long_text_is_scored_once_each_with_the_context_that_the_stride_leaves(pipe):
+    generator = seeded(0)
+    text = "".join(LETTERS[i] for i in torch.randint(len(LETTERS), (70,), generator=generator).tolist())
+    ids = pipe.encode(text)
+    with torch.inference_mode():
+        for stride in (1, 5, CONTEXT):
+            found, done = pipe.score(text, stride=stride).log_probs, 0
+            assert len(found) == 69
+            last = 69 - CONTEXT
+            for begin in [*range(0, last, stride), last]:
+                window = torch.tensor([ids[begin : begin + CONTEXT + 1]])
+                logits = pipe.model(input_ids=window[:, :-1]).logits.log_softmax(-1)
+                expected = logits.gather(2, window[:, 1:, None])[0, :, 0]
+                torch.testing.assert_close(found[done : begin + CONTEXT], expected[done - begin :], atol=1e-4, rtol=0)
+                done = begin + CONTEXT
+
+
+def test_filters_are_those_of_transformers(small):
+    ids = torch.tensor([small.encode("abcabc")])
+    logits = small.model(input_ids=ids).logits[:, -1].detach()
+    for given, processors in (
+        ({"temperature": 0.7}, [TemperatureLogitsWarper(0.7)]),
+        ({"top_k": 3}, [TopKLogitsWarper(3)]),
+        ({"top_p": 0.6}, [TopPLogitsWarper(0.6)]),
+        ({"min_p": 0.2}, [MinPLogitsWarper(0.2)]),
+        ({"temperature": 2.0, "top_k": 5, "top_p": 0.8},
+         [TemperatureLogitsWarper(2.0), TopKLogitsWarper(5), TopPLogitsWarper(0.8)]),
+    ):  # fmt: skip
+        found = small.next_token("abcabc", **given)
+        expected = LogitsProcessorList(processors)(ids, logits.clone()).softmax(-1)[0]
+        torch.testing.assert_close(found.probs, expected[found.token_ids], atol=1e-6, rtol=0)
+        assert found.probs.sum().item() == pytest.approx(1, abs=1e-5)
+        assert (found.log_probs.diff() <= 0).all()
+    assert small.next_token("abc", temperature=0).probs.tolist()[:2] == [1, 0]
+
+
+def test_a_tree_multiplies_along_its_branches(pipe):
+    roots = pipe.tree("ab", depth=3, width=2)
+    found = pipe.next_token("ab")
+    assert [b.token_id for b in roots] == found.token_ids[:2].tolist()
+    for a, b, c in itertools.product(range(2), repeat=3):
+        first, second = roots[a], roots[a].children[b]
+        third = second.children[c]
+        path = [*pipe.encode("ab"), first.token_id, second.token_id, third.token_id]
+        expected = pipe.token_log_probs(path, CONTEXT)[-3:]
+        assert third.total == pytest.approx(expected.sum().item(), abs=1e-4)
+        assert third.log_prob == pytest.approx(expected[-1].item(), abs=1e-4)
+    assert not third.children
+
+
+def test_nothing_follows_an_end(ending):
+    """Where the likeliest token is the end, its branch stays bare."""
+    width = ending.model.config.vocab_size
+    (end,) = (b for b in ending.tree("", depth=2, width=width) if b.token_id == ending.eos_token_id)
+    assert not end.children
+
+
+# Decoding
+
+
+def greedy_by_transformers(pipe, prompt: str, count: int) -> list[int]:
+    ids = torch.tensor([pipe.encode(prompt)])
+    out = pipe.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False,
+        pad_token_id=pipe.tokenizer.pad_token_id,
+    )  # fmt: skip
+    return out[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("prompt", ["a", "gfe abc"])
+def test_greedy_tokens_are_those_of_generate(pipe, prompt):
+    found = pipe(prompt, 15, temperature=0)
+    assert found["token_ids"] == greedy_by_transformers(pipe, prompt, 15)
+    assert len(set(found["token_ids"])) > 1  # no test of a model that repeats itself
+    assert found["generated_text"] == prompt + found["continuation"] and found["finish_reason"] == "length"
+
+
+def test_cached_decoding_is_uncached_decoding(pipe):
+    ids = torch.tensor([pipe.encode("abc gfe\nab")])
+    whole = pipe.model(input_ids=ids).logits[0].detach()
+    with torch.inference_mode():
+        network = _step_for(pipe.model)(pipe.model, [0], CONTEXT)
+        torch.testing.assert_close(network.logits(ids[:, :4])[0], whole[3], atol=1e-4, rtol=1e-4)
+        for place in range(4, ids.shape[1]):
+            step = network.logits(ids[:, place : place + 1])[0]
+            torch.testing.assert_close(step, whole[place], atol=1e-4, rtol=1e-4)
+
+
+def test_a_left_padded_batch_is_its_rows_one_by_one(pipe):
+    prompts = ["a", "gfe abc", "dd\ne"]
+    together = pipe(prompts, 12, temperature=0)
+    for prompt, found in zip(prompts, together, strict=True):
+        alone = pipe(prompt, 12, temperature=0)
+        assert found["token_ids"] == alone["token_ids"]
+        torch.testing.assert_close(
+            torch.tensor(found["log_probs"]), torch.tensor(alone["log_probs"]), atol=1e-4, rtol=0
+        )
+    drawn = pipe(prompts, 12, generator=[seeded(i) for i in range(3)])
+    for i, prompt in enumerate(prompts):
+        assert drawn[i]["token_ids"] == pipe(prompt, 12, generator=[seeded(i)])["token_ids"]
+
+
+def test_drawn_tokens_have_the_frequencies_of_the_distribution(small):
+    count = 4_000
+    drawn = small(["ab"] * count, 1, temperature=0.8, top_k=6, generator=seeded(0))
+    found = small.next_token("ab", temperature=0.8, top_k=6)
+    seen = torch.bincount(torch.tensor([d["token_ids"][0] for d in drawn]), minlength=small.model.config.vocab_size)
+    expected = torch.zeros(len(seen)).scatter(0, found.token_ids, found.probs)
+    error = (expected * (1 - expected) / count).sqrt()
+    assert ((seen / count - expected).abs() <= 4 * error + 1e-9).all()
+
+
+def test_the_log_probs_of_a_text_are_those_of_score(pipe):
+    found = pipe("abc", 10, temperature=0.5, generator=seeded(1))
+    torch.testing.assert_close(
+        torch.tensor(found["log_probs"]), pipe.token_log_probs([*pipe.encode("abc"), *found["token_ids"]], CONTEXT)[2:],
+        atol=1e-4, rtol=0,
+    )  # fmt: skip
+
+
+def test_a_full_context_slides_and_says_so_or_refuses(pipe):
+    steps = list(pipe.stream("abc", 60, generator=seeded(0)))
+    assert len(steps) == 60 and steps[0].num_steps == 60
+    assert steps[0].forgotten == 0 and steps[-1].forgotten > 0
+    # after a slide, the next token is given the newer half of the context
+    place = next(i for i, s in enumerate(steps) if s.forgotten)
+    read = [*pipe.encode("abc"), *(s.token_ids[0] for s in steps[:place])]
+    seen = read[steps[place].forgotten :]
+    assert len(seen) == CONTEXT // 2
+    expected = pipe.token_log_probs([*seen, steps[place].token_ids[0]], CONTEXT)[-1].item()
+    assert steps[place].log_probs[0] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="the text has 3 tokens and 60 more are asked for; this model sees 24 at once"):
+        pipe.stream("abc", 60, overflow="error")
+    long = "abcdefg" * 10
+    assert pipe.next_token(long).probs.equal(pipe.next_token(long[-CONTEXT:]).probs)
+    with pytest.raises(ValueError, match="the text has 70 tokens; this model sees 24"):
+        pipe.next_token(long, overflow="error")
+    first = next(iter(pipe.stream(long, 5, temperature=0)))
+    assert first.forgotten == 70 - CONTEXT and first.token_ids[0] == int(pipe.next_token(long).token_ids[0])
+
+
+def test_a_text_ends_at_its_end_or_at_a_stop(ending, small):
+    rows = ending(["a"] * 40, 100, generator=seeded(3))
+    assert {r["finish_reason"] for r in rows} == {"end_of_text", "length"} or all(
+        r["finish_reason"] == "end_of_text" for r in rows
+    )
+    for row in rows:
+        ended = row["finish_reason"] == "end_of_text"
+        assert (ending.eos_token_id in row["token_ids"]) == ended and len(row["log_probs"]) == len(row["token_ids"])
+        assert not ended or row["token_ids"].index(ending.eos_token_id) == len(row["token_ids"]) - 1
+    stopped = small("a", 200, generator=seeded(0), stop_strings=["\n", "xyz"])
+    assert stopped["finish_reason"] == "stop_string" and stopped["continuation"].endswith("\n")
+    assert stopped["continuation"].count("\n") == 1
+
+
+def test_a_stream_that_is_closed_computes_no_more(small):
+    calls = []
+    handle = small.model.transformer.wte.register_forward_hook(lambda *_: calls.append(1))
+    stream = small.stream("a", 10_000)
+    taken = [next(stream) for _ in range(3)]
+    stream.close()
+    handle.remove()
+    assert [s.step for s in taken] == [0, 1, 2] and next(stream, None) is None
+    assert [len(s.texts[0]) for s in taken] == [1, 2, 3]  # what was handed out does not grow afterwards
+    assert torch.is_inference_mode_enabled() is False
+
+
+def test_beams_find_no_less_likely_a_text_than_greedy_steps(pipe):
+    greedy = sum(pipe("ab", 6, temperature=0)["log_probs"])
+    found = pipe("ab", 6, num_beams=6)
+    assert sum(found["log_probs"]) >= greedy - 1e-4 and len(found["token_ids"]) == 6
+    with pytest.raises(ValueError, match="top_k is 3; with num_beams above 1 nothing is drawn"):
+        pipe("ab", 6, num_beams=2, top_k=3)
+
+
+def test_call_and_callback_see_the_steps_of_the_stream(small):
+    seen = []
+    found = small("ab", 7, generator=seeded(5), callback_on_step_end=lambda pipe, step, state: seen.append(state))
+    steps = list(small.stream("ab", 7, generator=seeded(5)))
+    assert [s.token_ids for s in steps] == [s.token_ids for s in seen]
+    assert steps[-1].texts == [found["continuation"]]
+
+
+def test_half_precision_stays_close(letters):
+    model = network("gpt2", letters)
+    reference = GPTPipeline(model=model, tokenizer=letters, device="cpu").log_prob("abcdefg").item()
+    half = GPTPipeline(model=model.to(torch.bfloat16), tokenizer=letters, device="cpu")
+    assert half.log_prob("abcdefg").item() == pytest.approx(reference, rel=0.05)
+    assert len(half("ab", 5)["token_ids"]) == 5
+
+
+# Text
+
+
+def test_bytes_go_there_and_back(letters):
+    tokenizer = train_tokenizer(["the cat sat on the mat, the cat sat"] * 3, "bpe", 270, CONTEXT)
+    pipe = GPTPipeline(model=network("gpt2", tokenizer, begins=True), tokenizer=tokenizer, device="cpu")
+    for text in ("the cat", "naïve 🌳\n  x", "<|endoftext|> is text here"):
+        ids = pipe.encode(text)
+        assert ids[0] == pipe.bos_token_id and pipe.bos_token_id not in ids[1:]
+        assert pipe.decode(ids) == text
+    parts = [pipe.token_text(i) for i in pipe.encode("🌳")[1:]]
+    assert parts == ["<F0>", "<9F>", "<8C>", "<B3>"]
+    assert pipe.score("é").num_bytes == 2 and len(pipe.score("é").log_probs) == 2
+
+
+def test_prompts_show_none_one_or_several_examples():
+    build = GPTPipeline.build_prompt
+    assert build("2 + 2?") == "Q: 2 + 2?\nA:"
+    assert build("2 + 2?", [("1 + 1?", "2")]) == "Q: 1 + 1?\nA: 2\n\nQ: 2 + 2?\nA:"
+    chain = build("2 + 2?", [("1 + 1?", "One and one more are two.", "2")], "Add.")
+    assert chain == "Add.\n\nQ: 1 + 1?\nA: One and one more are two. The answer is 2.\n\nQ: 2 + 2?\nA:"
+    assert build("2 + 2?", step_by_step=True).endswith("A: Let's think step by step.")
+    assert build("cat", [("dog", "dogs")], template=("", "→ ")) == "dog\n→ dogs\n\ncat\n→"
+    with pytest.raises(ValueError, match=r"examples holds \('a',\)"):
+        build("x", [("a",)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": ""}, "prompt is empty; this model has no token that begins a text"),
+        ({"prompts": []}, "prompts is empty"),
+        ({"prompts": 3}, "prompt is a int; it must be a text"),
+        ({"prompts": "abcé"}, "prompt holds 'é', which is not in this model's vocabulary of 10 tokens"),
+        ({"temperature": -1}, "temperature is -1; it must be 0 .* or more"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_k": 0}, "top_k is 0; it must be an integer of at least 1"),
+        ({"top_p": 0}, r"top_p is 0; it must lie in \(0, 1\]"),
+        ({"top_p": 1.1}, r"top_p is 1.1"),
+        ({"min_p": -0.1}, r"min_p is -0.1; it must lie in \[0, 1\]"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"overflow": "crash"}, "overflow is 'crash'; it must be one of slide, error"),
+        ({"generator": [seeded(0), seeded(1)]}, "generator is a list of 2; there are 1 prompts"),
+        ({"stop_strings": [""]}, "stop_strings holds an empty text"),
+    ],
+)
+def test_calls_name_the_argument_that_is_wrong(small, arguments, message):
+    values = {"prompts": "ab", **arguments}
+    prompts = [values.pop("prompts")] if values["prompts"] == 3 else values.pop("prompts")
+    with pytest.raises(ValueError, match=message):
+        small(prompts, **values)
+
+
+def test_scores_name_the_argument_that_is_wrong(small):
+    for call, message in (
+        (lambda: small.score("a"), "there is no token to score after the first"),
+        (lambda: small.score(""), "there is no token to score"),
+        (lambda: small.score("abc", stride=0), "stride is 0; it must be an integer from 1 to 24"),
+        (lambda: small.score("abcX"), "text holds 'X'"),
+        (lambda: small.score("a" * 40, overflow="error"), "the text has 39 tokens; this model sees 24"),
+        (lambda: small.tree("a", 0, 2), "depth is 0"),
+        (lambda: small.tree("a", 12, 9), "must be at most 4096"),
+        (lambda: small.next_token("a", temperature=-0.5), "temperature is -0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(ValueError, match="tokenizer is missing"):
+        GPTPipeline(model=small.model)

@@ -1,0 +1,165 @@
+"""Train a causal language model from scratch, or on from published weights: maximum likelihood of the next token.
+
+    python -m training.language.gpt                                    # the prose that comes with Python, a minute
+    python -m training.language.gpt --dataset my_book.txt --tokenizer characters --output_dir runs/book
+    accelerate launch -m training.language.gpt --config training/language/gpt-shakespeare.yaml
+    python -m training.language.gpt --init_from openai-community/gpt2 --dataset my_book.txt --output_dir runs/tuned
+
+The loss is the mean of -log P(x_l | x_<l), nats per token. The network is transformers' GPT-2 or Llama, so the
+finished run loads with `AutoModelForCausalLM` and `AutoTokenizer`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from pipelines.language.pipeline_gpt import GPTPipeline
+from training.loops.common import RunOptions, start
+from training.loops.single import train
+from training.options import UsageError, command_line, option, parse
+from training.pictures import written
+from training.text import TextOptions, TextSource, load_text
+
+TASK = "next-token"  # what `transformers.pipeline` calls ours
+SPEC = {"kind": "text", "support": "tokens"}
+
+
+@dataclass
+class GPTOptions(TextOptions, RunOptions):
+    output_dir: str = option("runs/gpt-python-docs", "the run folder", free=True)
+    max_steps: int = option(600, "optimizer steps", least=1)
+    batch_size: int = option(16, "windows a process takes at once", least=1)
+    learning_rate: float = option(3e-3, "at its highest", above=0.0)
+    weight_decay: float = option(0.1, "of AdamW, on matrices", least=0.0)
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
+    ema_decay: float = option(
+        0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
+    )
+    eval_every: int = option(100, "steps between two validations", least=1)
+    architecture: str = option("gpt2", "of the network, as transformers has it", choices=("gpt2", "llama"))
+    num_layers: int = option(4, "transformer blocks", least=1)
+    num_heads: int = option(4, "attention heads", least=1)
+    width: int = option(128, "numbers that stand for a token inside the network", least=2)
+    dropout: float = option(0.0, "of gpt2: on residuals and embeddings", least=0.0, below=1.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width % self.num_heads:
+            raise UsageError(f"--width is {self.width}; it must be a multiple of --num_heads, {self.num_heads}")
+        if self.architecture == "llama" and self.dropout:
+            raise UsageError(f"--dropout is {self.dropout}; a llama has none")
+
+
+def build_model(options: GPTOptions, source: TextSource) -> PreTrainedModel:
+    """A network with random weights, or that of --init_from."""
+    if options.init_from:
+        return _published(options, source)
+    mark = source.tokenizer.eos_token_id if source.separated else None  # begins a text, and ends it
+    common = {
+        "vocab_size": len(source.tokenizer),
+        "bos_token_id": mark,
+        "eos_token_id": mark,
+        "tie_word_embeddings": True,
+    }
+    if options.architecture == "llama":
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=options.width,
+                intermediate_size=32 * math.ceil(options.width * 8 / 3 / 32),  # as many weights as four times the width
+                num_hidden_layers=options.num_layers,
+                num_attention_heads=options.num_heads,
+                max_position_embeddings=options.context_length,
+                **common,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_positions=options.context_length,
+            n_embd=options.width,
+            n_layer=options.num_layers,
+            n_head=options.num_heads,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's own, in one operation instead of six
+            attn_pdrop=0.0,  # with it, attention on a CPU is not fused, and a step takes twice as long
+            resid_pdrop=options.dropout,
+            embd_pdrop=options.dropout,
+            **common,
+        )
+    )
+
+
+def _published(options: GPTOptions, source: TextSource) -> PreTrainedModel:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(options.init_from, dtype=torch.float32)
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"--init_from {options.init_from}: holds no language model ({why})") from None
+    longest = model.config.max_position_embeddings
+    if options.context_length > longest:
+        raise UsageError(f"--context_length is {options.context_length}; that model sees {longest} tokens at most")
+    if source.separated:
+        model.config.bos_token_id = model.config.eos_token_id = source.tokenizer.eos_token_id
+    return model
+
+
+def packed_positions(tokens: Tensor, end: int) -> Tensor:
+    """Positions (B, T) that begin anew at each end-of-text token; transformers keeps attention within such runs."""
+    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    begins = torch.where(tokens == end, places, 0).cummax(1).values
+    return places - begins
+
+
+def next_token_loss(model, x: Tensor, end: int | None = None) -> Tensor:
+    """Mean of -log P(x_l | x_<l), nats, over windows (B, T + 1); with `end`, documents of a window do not see each other."""
+    inputs, targets = x[:, :-1], x[:, 1:]
+    positions = {} if end is None else {"position_ids": packed_positions(inputs, end)}
+    logits = model(input_ids=inputs, use_cache=False, **positions).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
+    """A text that the model writes, from the beginning of the held-out text."""
+    opening = pipeline.decode(next(iter(source.validation.__getitems__([0])[0]))[:16].tolist())
+    step = None
+    tokens, log_probs = [], []
+    generator = torch.Generator().manual_seed(0)
+    for step in pipeline.stream(opening, 1_000, temperature=0.8, generator=generator):
+        tokens.append(pipeline.token_text(step.token_ids[0]))
+        log_probs.append(step.log_probs[0])
+    return written(opening, tokens, log_probs)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(GPTOptions, argv, __doc__)
+    logging.disable_progress_bar()  # of writing weights: an instant
+    run, source, model = start("gpt", None, options, build_model, load_text)
+    end = source.tokenizer.eos_token_id if options.packing == "documents" and source.separated else None
+    bits = 1 / math.log(2) / source.bytes_per_token
+
+    def loss(model, x, class_labels, step: int) -> dict:
+        nats = next_token_loss(model, x, end)
+        return {"loss": nats, "bits_per_byte": nats.detach() * bits}
+
+    def make_pipeline(model: PreTrainedModel) -> GPTPipeline:
+        # which class runs it, as transformers writes it; the publishing step puts the file beside the weights
+        model.config.custom_pipelines = {
+            TASK: {"impl": "pipeline_gpt.GPTPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
+        }
+        return GPTPipeline(model=model, tokenizer=source.tokenizer, device=model.device)
+
+    train(run, source, model, loss, make_pipeline, picture, spec=SPEC)
+
+
+if __name__ == "__main__":
+    command_line(main)
