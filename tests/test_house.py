@@ -98,4 +98,5 @@ def test_checkpoints_hold_weights_and_no_code():
         endings = {p.suffix for p in files}
         assert endings <= {".json", ".safetensors", ".png"}, f"{folder}: {endings}"
         weights = sum(p.stat().st_size for p in files if p.suffix == ".safetensors")
-        assert 0 < weights <= (8_000_000 if (folder / "tokenizer.json").is_file() else 4_000_000), f"{folder} weighs {weights} bytes"
+        most = 8_000_000 if (folder / "tokenizer.json").is_file() else 4_000_000
+        assert 0 < weights <= most, f"{folder} weighs {weights} bytes"
