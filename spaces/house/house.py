@@ -103,7 +103,7 @@ def launch(demo: gr.Blocks) -> None:
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )
-    soon = threading.Timer(2, diffusion_pipeline)  # once the page is there, before its reader asks for more
+    soon = threading.Timer(2, Models.prepare)  # once the page is there, before its reader asks for more
     soon.daemon = True
     soon.start()
     demo.block_thread()
@@ -129,16 +129,19 @@ class Models:
     Args:
         preferred: names in the order in which the page shows them. In a gallery, where MODEL_ID names the models of
             all pages, only these are the page's; alone, a page shows whatever MODEL_ID names.
+        library: whose pipelines they are, diffusers or transformers.
     """
 
     # of all pages together
     loaded: ClassVar[OrderedDict[str, object]] = OrderedDict()  # by address, the last used at the end
     locks: ClassVar[dict[str, threading.Lock]] = {}
     lock: ClassVar[threading.Lock] = threading.Lock()
+    libraries: ClassVar[set[str]] = set()
     gallery: ClassVar[bool] = False
 
-    def __init__(self, preferred: tuple[str, ...]):
-        self.preferred = preferred
+    def __init__(self, preferred: tuple[str, ...], library: str = "diffusers"):
+        self.preferred, self.library = preferred, library
+        self.libraries.add(library)
         given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
         self.addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
         if self.gallery:
@@ -189,17 +192,20 @@ class Models:
                     self.loaded.popitem(last=False)
         return pipe
 
-    @staticmethod
-    def _load(address: str):
+    @classmethod
+    def prepare(cls) -> None:
+        """Import what will be needed; it takes seconds."""
+        for library in cls.libraries:
+            PIPELINES[library]()
+
+    def _load(self, address: str):
         where, _, revision = address.partition("@")
         if not Path(where).is_dir() and ("/" not in where or where.startswith((".", "/"))):
             raise message(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
         try:
-            pipe = diffusion_pipeline().from_pretrained(where, trust_remote_code=True, revision=revision or None)
+            return PIPELINES[self.library]()(where, revision or None)
         except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
             raise message(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
 
     def results(self, name: str) -> dict:
         """What was measured of a model: its results.json, or {} where it has none."""
@@ -234,14 +240,34 @@ class Later:
             return getattr(importlib.import_module(self._name), attribute)
 
 
-def diffusion_pipeline():
-    """`diffusers.DiffusionPipeline`; its import takes seconds."""
-    return Later("diffusers").DiffusionPipeline
+def _of_diffusers() -> Callable:
+    loaded = Later("diffusers").DiffusionPipeline
+
+    def load(where: str, revision: str | None):
+        pipe = loaded.from_pretrained(where, trust_remote_code=True, revision=revision)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    return load
+
+
+def _of_transformers() -> Callable:
+    made = Later("transformers").pipeline
+    Later("transformers.utils.logging").disable_progress_bar()
+
+    def load(where: str, revision: str | None):
+        return made(model=where, trust_remote_code=True, revision=revision)
+
+    return load
+
+
+PIPELINES = {"diffusers": _of_diffusers, "transformers": _of_transformers}  # -> what loads (address, revision)
 
 
 def size_of(pipe) -> int:
     """Bytes of a pipeline's weights."""
-    modules = [m for m in pipe.components.values() if hasattr(m, "parameters")]
+    parts = pipe.components.values() if hasattr(pipe, "components") else [pipe.model]
+    modules = [m for m in parts if hasattr(m, "parameters")]
     return sum(p.numel() * p.element_size() for m in modules for p in [*m.parameters(), *m.buffers()])
 
 
