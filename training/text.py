@@ -45,7 +45,7 @@ class TextOptions:
     tokenizer: str = option(
         "bpe", "byte-level byte-pair encoding, or one token a character", choices=("bpe", "characters")
     )
-    vocab_size: int = option(1_024, "tokens of bpe", least=257)
+    vocab_size: int = option(2_048, "tokens of bpe", least=257)
     context_length: int = option(128, "tokens that the network sees at once", least=2)
     packing: str = option(
         "stream",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import gradio as gr
 import house
 import textviews
-from house import bounded, message, one_job, seed_of, whole
+from house import bounded, message, one_job, one_of, seed_of, whole
 from textviews import percent
 
 torch = house.Later("torch")
@@ -247,6 +247,9 @@ def lm_tree(model: str, prompt: str, depth: int, width: int) -> str:
         return textviews.tree(prompt, pipe.tree(prompt, depth, width))
 
 
+FORMATS = {"Q: and A:": ("Q: ", "A: "), "line below line": ("", "")}  # before a question, before an answer
+
+
 def examples_of(text: str) -> list[tuple[str, ...]]:
     """Lines like `question => answer`, or `question => reasoning => answer`."""
     found = []
@@ -261,12 +264,13 @@ def examples_of(text: str) -> list[tuple[str, ...]]:
 
 @one_job
 def lm_shots(
-    model: str, instruction: str, examples: str, question: str, answer: str, step_by_step: bool
+    model: str, layout: str, instruction: str, examples: str, question: str, answer: str, step_by_step: bool
 ) -> tuple[str, str, str, str, str, str, str]:
     """The same question with no, one and all examples before it.
 
     Args:
         model: one of the page's models.
+        layout: "Q: and A:" before questions and answers, or "line below line" with nothing before them.
         instruction: a text before all; may be empty.
         examples: a line each, "question => answer", or "question => reasoning => answer" to show a chain of thought.
         question: what is asked.
@@ -282,11 +286,13 @@ def lm_shots(
     question, answer = text_of("question", question).strip(), text_of("answer", answer).strip()
     if not question or not answer:
         raise message("Question and answer must not be empty.")
+    template = FORMATS[one_of("layout", layout, FORMATS)]
+    lead = " " if template[1] or step_by_step else ""  # what parts the prompt's end from the answer
     views, facts, chances = [], [], []
     for chosen in ((), shown[:1], shown):
-        prompt = pipe.build_prompt(question, chosen, text_of("instruction", instruction), bool(step_by_step))
+        prompt = pipe.build_prompt(question, chosen, text_of("instruction", instruction), bool(step_by_step), template)
         with told():
-            found = pipe.score(f" {answer}\n", prompt)
+            found = pipe.score(f"{lead}{answer}\n", prompt)
             written = pipe(prompt, 24, temperature=0, stop_strings="\n")["continuation"]
         views.append(f"{prompt}{written}")
         chances.append(found.log_prob)
@@ -325,28 +331,28 @@ first = MODELS.first or ""
 with house.page(TITLE) as demo:
     gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="lead")
     model = MODELS.control()
-    with gr.Tab("Next token"), gr.Row():
-        with gr.Column(scale=2, min_width=300):
-            begin = OPENINGS.get(first, ["The "])
-            prompt = gr.Textbox(begin[0], lines=7, max_lines=14, label="Text", elem_id="prompt")
-            write = house.buttons("Write on", "write", stop=True)
-            opening = gr.Radio(begin, value=begin[0], label="Openings")
-            with gr.Row():
-                temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature", min_width=150)
-                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", min_width=150)
-            with gr.Row():
-                top_k = gr.Slider(0, 50, 0, step=1, label="Top-k (0: all)", min_width=150)
-                min_p = gr.Slider(0, 0.5, 0, step=0.01, label="Min-p", min_width=150)
-            with gr.Accordion("Length, bars and seed", open=False):
-                tokens = gr.Slider(1, MOST_TOKENS, 300, step=1, label="Tokens to write")
-                count = gr.Slider(5, MOST_BARS, 14, step=1, label="Bars")
-                seed, new_seed = house.seed_controls()
-        with gr.Column(scale=3, min_width=300):
-            gr.Markdown(
-                "**Click a bar to write it.** Filled: after temperature and filters. The dark mark: the network itself."
-            )
-            bars = textviews.TokenBars(elem_id="bars", min_height=300)
-            facts = gr.Markdown(elem_id="facts")
+    with gr.Tab("Next token"):
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                begin = OPENINGS.get(first, ["The "])
+                prompt = gr.Textbox(begin[0], lines=9, max_lines=16, label="Text", elem_id="prompt")
+                write = house.buttons("Write on", "write", stop=True)
+                opening = gr.Radio(begin, value=begin[0], label="Openings")
+            with gr.Column(scale=3, min_width=300):
+                gr.Markdown(
+                    "**Click a bar to write it.** Filled: after temperature and filters. The dark mark: the network itself."
+                )
+                bars = textviews.TokenBars(elem_id="bars", min_height=300)
+                facts = gr.Markdown(elem_id="facts")
+        with gr.Row():  # below the bars, so that a phone shows these before the sliders
+            temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature", min_width=150)
+            top_k = gr.Slider(0, 50, 0, step=1, label="Top-k (0: all)", min_width=150)
+            top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", min_width=150)
+            min_p = gr.Slider(0, 0.5, 0, step=0.01, label="Min-p", min_width=150)
+        with gr.Accordion("Length, bars and seed", open=False), gr.Row():
+            tokens = gr.Slider(1, MOST_TOKENS, 300, step=1, label="Tokens to write", min_width=200)
+            count = gr.Slider(5, MOST_BARS, 12, step=1, label="Bars", min_width=200)
+            seed, new_seed = house.seed_controls()
     with gr.Tab("How surprising") as score_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             text = gr.Textbox(TEXTS.get(first, ""), lines=10, max_lines=20, label="Text", elem_id="text")
@@ -375,6 +381,7 @@ with house.page(TITLE) as demo:
                 question = gr.Textbox(asked, label="Question")
                 answer = gr.Textbox(hoped, label="The answer hoped for")
         with gr.Accordion("More", open=False):
+            layout = gr.Radio(list(FORMATS), value=next(iter(FORMATS)), label="Questions and answers")
             instruction = gr.Textbox("", label="Instruction before all", lines=2)
             step_by_step = gr.Checkbox(False, label='End the prompt with "Let\'s think step by step."')
             gr.Markdown("An example of three parts, `question => reasoning => answer`, shows a chain of thought.")
@@ -396,7 +403,10 @@ with house.page(TITLE) as demo:
     scoring = house.job(score, lm_score, [model, text], [colours, said, table])
     growing = house.job(grow, lm_tree, [model, root, depth, width], [branches])
     asking = house.job(
-        ask, lm_shots, [model, instruction, shown, question, answer, step_by_step], [*prompts, *chances, summary]
+        ask,
+        lm_shots,
+        [model, layout, instruction, shown, question, answer, step_by_step],
+        [*prompts, *chances, summary],
     )
 
     # what happens without a button

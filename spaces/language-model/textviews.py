@@ -118,8 +118,7 @@ def tree(prompt: str, roots: list) -> str:
     """An SVG: continuations from left to right, a line as thick as it is probable, the product at its end."""
     leaves = _count(roots)
     depth = _depth(roots)
-    row, left = 36, 96
-    column = min(220, max(118, (880 - left) // depth))  # as wide as the page, deep ones are scrolled
+    row, column, left = 36, 150, 96
     width, height = left + column * depth + 84, row * leaves + 20
     shown = visible(prompt[-9:])
     drawn = f'<text x="{left - 8}" y="{height / 2 + 5:.0f}" text-anchor="end">{html.escape(shown)}</text>'

@@ -20,7 +20,7 @@ from training.options import UsageError, parse
 from training.text import TextOptions, TokenSplit, held_out_texts, load_documents, load_text
 
 SHORT = ("--max_steps", "8", "--width", "16", "--num_layers", "1", "--num_heads", "2", "--context_length", "16",
-         "--batch_size", "8", "--vocab_size", "300", "--log_every", "2", "--save_every", "4", "--eval_every", "4",
+         "--batch_size", "8", "--vocab_size", "300", "--architecture", "gpt2", "--log_every", "2", "--save_every", "4", "--eval_every", "4",
          "--sample_every", "8", "--lr_warmup_steps", "2")  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_windows_hold_each_token_with_all_its_neighbours():
 
 
 def test_the_first_tokens_alone_are_trained_on(tmp_path):
-    options = TextOptions(dataset=str(corpus(tmp_path)), context_length=16, max_train_tokens=100)
+    options = TextOptions(dataset=str(corpus(tmp_path)), context_length=16, max_train_tokens=100, vocab_size=300)
     assert len(load_text(options).train) == 84 and len(load_text(options).validation) > 0
 
 

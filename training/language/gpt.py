@@ -39,7 +39,7 @@ SPEC = {"kind": "text", "support": "tokens"}
 @dataclass
 class GPTOptions(TextOptions, RunOptions):
     output_dir: str = option("runs/gpt-python-docs", "the run folder", free=True)
-    max_steps: int = option(600, "optimizer steps", least=1)
+    max_steps: int = option(450, "optimizer steps", least=1)
     batch_size: int = option(16, "windows a process takes at once", least=1)
     learning_rate: float = option(3e-3, "at its highest", above=0.0)
     weight_decay: float = option(0.1, "of AdamW, on matrices", least=0.0)
@@ -47,8 +47,8 @@ class GPTOptions(TextOptions, RunOptions):
     ema_decay: float = option(
         0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
     )
-    eval_every: int = option(100, "steps between two validations", least=1)
-    architecture: str = option("gpt2", "of the network, as transformers has it", choices=("gpt2", "llama"))
+    eval_every: int = option(150, "steps between two validations", least=1)
+    architecture: str = option("llama", "of the network, as transformers has it", choices=("gpt2", "llama"))
     num_layers: int = option(4, "transformer blocks", least=1)
     num_heads: int = option(4, "attention heads", least=1)
     width: int = option(128, "numbers that stand for a token inside the network", least=2)
