@@ -31,11 +31,12 @@ TEXTS = {
     "gpt-python-docs": 'The "for" statement is used to iterate over the elements of a sequence.\n'
     "The cat is used to iterate over the mice of the garden.",
 }
+FORMATS = {"line below line": ("", ""), "Q: and A:": ("Q: ", "A: ")}  # before a question, before an answer
 SHOTS = {  # examples, question, the answer that is hoped for
     "gpt-shakespeare": (
-        "ROMEO => Romeo\nJULIET => Juliet\nMERCUTIO => Mercutio\nTYBALT => Tybalt",
-        "BENVOLIO",
-        "Benvolio",
+        "ROMEO: => Ay, my lord.\nJULIET: => Ay, my lord.\nTYBALT: => Ay, my lord.",
+        "BENVOLIO:",
+        "Ay, my lord.",
     ),
     "gpt-python-docs": (
         "list => lists\nclass => classes\nmethod => methods\nobject => objects",
@@ -117,12 +118,6 @@ def about(pipe, found, read: int) -> str:
     )
 
 
-def distribution(pipe, text: str, count: int, filters: dict) -> tuple[list[dict], str]:
-    with told():
-        found = pipe.next_token(text, **filters)
-        return rows_of(pipe, found, count), about(pipe, found, len(pipe.encode(text)))
-
-
 def lm_next(
     model: str, prompt: str, count: int, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> tuple[list[dict], str]:
@@ -141,7 +136,10 @@ def lm_next(
         For each token its id, its text, "prob" after the filters and "raw" as the network has it; and a summary.
     """
     pipe, count = MODELS[model], whole("count", count, 1, MOST_BARS)
-    return distribution(pipe, text_of("prompt", prompt), count, filters_of(temperature, top_k, top_p, min_p))
+    prompt, filters = text_of("prompt", prompt), filters_of(temperature, top_k, top_p, min_p)
+    with told():
+        found = pipe.next_token(prompt, **filters)
+        return rows_of(pipe, found, count), about(pipe, found, len(pipe.encode(prompt)))
 
 
 @one_job
@@ -149,21 +147,19 @@ def lm_write(
     model: str,
     prompt: str,
     tokens: int,
-    count: int,
     temperature: float,
     top_k: int,
     top_p: float,
     min_p: float,
     seed: int,
     new_seed: bool,
-) -> Iterator[tuple[str, list[dict], str, int]]:
+) -> Iterator[tuple[str, str, int]]:
     """Continue a prompt by drawing one token after another.
 
     Args:
         model: one of the page's models.
         prompt: a text to go on with.
         tokens: how many, 1 to 2000.
-        count: how many of the likeliest next tokens to return beside, 1 to 30.
         temperature: 0 to 5; 0 takes the likeliest.
         top_k: keep so many, 0 keeps all.
         top_p: keep the fewest that reach this, above 0, at most 1.
@@ -172,34 +168,29 @@ def lm_write(
         new_seed: draw a new seed and return it.
 
     Returns:
-        The text so far, the likeliest tokens after it, a summary, and the seed; again as it is written.
+        The text so far, how far it is, and the seed; again as it is written.
     """
     pipe, prompt = MODELS[model], text_of("prompt", prompt)
-    tokens, count = whole("tokens", tokens, 1, MOST_TOKENS), whole("count", count, 1, MOST_BARS)
+    tokens = whole("tokens", tokens, 1, MOST_TOKENS)
     filters, seed = filters_of(temperature, top_k, top_p, min_p), seed_of(seed, new_seed)
     with told():
         stream = pipe.stream(prompt, tokens, generator=torch.Generator().manual_seed(seed), **filters)
-    pace, step = house.Pace(), None
+    pace = house.Pace()
     for step in stream:
         ended = step.ended[0] is not None
         if pace.due(step) or ended:
-            text = prompt + step.texts[0]
-            rows, said = distribution(pipe, text, count, filters)
-            if ended:
-                said = "The text has come to its end. " + said
-            yield text, rows, said, seed
+            said = f"token **{step.step + 1}** of {step.num_steps}"
+            said += f"; the first {step.forgotten:,} are out of its sight" if step.forgotten else ""
+            yield prompt + step.texts[0], said + ("; the text has come to its end" if ended else ""), seed
 
 
-def lm_append(
-    model: str, prompt: str, chosen: int | None, count: int, temperature: float, top_k: int, top_p: float, min_p: float
-) -> tuple[str, list[dict], str]:
-    """The prompt with the token whose bar was clicked, and what comes after it."""
+def append(model: str, prompt: str, chosen: int | None) -> str:
+    """The prompt with the token whose bar was clicked."""
     pipe, prompt = MODELS[model], text_of("prompt", prompt)
     if chosen is None or not 0 <= chosen < pipe.model.config.vocab_size:
         raise message(f"token is {chosen!r}; it must be one of the bars")
     with told():
-        text = pipe.decode([*pipe.encode(prompt)[pipe.bos_token_id is not None :], chosen])
-    return text, *distribution(pipe, text, count, filters_of(temperature, top_k, top_p, min_p))
+        return pipe.decode([*pipe.encode(prompt)[pipe.bos_token_id is not None :], chosen])
 
 
 def lm_score(model: str, text: str) -> tuple[str, str, str]:
@@ -245,9 +236,6 @@ def lm_tree(model: str, prompt: str, depth: int, width: int) -> str:
     prompt = text_of("prompt", prompt)
     with told():
         return textviews.tree(prompt, pipe.tree(prompt, depth, width))
-
-
-FORMATS = {"Q: and A:": ("Q: ", "A: "), "line below line": ("", "")}  # before a question, before an answer
 
 
 def examples_of(text: str) -> list[tuple[str, ...]]:
@@ -337,6 +325,7 @@ with house.page(TITLE) as demo:
                 begin = OPENINGS.get(first, ["The "])
                 prompt = gr.Textbox(begin[0], lines=9, max_lines=16, label="Text", elem_id="prompt")
                 write = house.buttons("Write on", "write", stop=True)
+                progress = gr.Markdown(elem_id="progress")
                 opening = gr.Radio(begin, value=begin[0], label="Openings")
             with gr.Column(scale=3, min_width=300):
                 gr.Markdown(
@@ -393,13 +382,15 @@ with house.page(TITLE) as demo:
                     prompts.append(gr.Textbox(label=label, lines=6, max_lines=14, interactive=False))
                     chances.append(gr.Markdown())
         summary = gr.Markdown(elem_id="shots-summary")
+        gr.Markdown(
+            "Large models learn a task from examples in their prompt; one as small as this picks up little more than the "
+            "form of the answers."
+        )
     house.explanation(THEORY)
 
     setting = [temperature, top_k, top_p, min_p]
     seen = [model, prompt, count, *setting]
-    writing = house.job(
-        write, lm_write, [model, prompt, tokens, count, *setting, seed, new_seed], [prompt, bars, facts, seed]
-    )
+    house.job(write, lm_write, [model, prompt, tokens, *setting, seed, new_seed], [prompt, progress, seed])
     scoring = house.job(score, lm_score, [model, text], [colours, said, table])
     growing = house.job(grow, lm_tree, [model, root, depth, width], [branches])
     asking = house.job(
@@ -412,11 +403,13 @@ with house.page(TITLE) as demo:
     # what happens without a button
     quiet = {"api_visibility": "private"}
     fresh = {"trigger_mode": "always_last", "show_progress": "hidden", **quiet}
-    for control in (prompt, count, *setting):
+    # whatever changes the text, typing, pasting, a bar or the model itself, changes the bars
+    prompt.change(quietly, seen, [bars, facts], **fresh)
+    for control in (count, *setting):
         control.input(quietly, seen, [bars, facts], **fresh)
-    opening.input(lambda chosen: chosen, opening, prompt, **quiet).success(quietly, seen, [bars, facts], **fresh)
-    bars.input(lm_append, [model, prompt, bars, count, *setting], [prompt, bars, facts], **fresh)
-    for control in (depth, width, root):
+    opening.input(lambda chosen: chosen, opening, prompt, **quiet)
+    bars.input(append, [model, prompt, bars], prompt, **fresh)
+    for control in (depth, width):
         control.input(lm_tree, *growing, **fresh)
     model.change(openings, model, [opening, prompt, text, root, shown, question, answer], **quiet).success(
         quietly, seen, [bars, facts], **quiet
@@ -425,7 +418,7 @@ with house.page(TITLE) as demo:
     score_tab.select(lm_score, *scoring, **quiet)
     tree_tab.select(lm_tree, *growing, **quiet)
     shots_tab.select(lm_shots, *asking, **quiet)
-    gr.Button(visible=False).click(lm_next, seen, [bars, facts], api_name="lm_next")
+    gr.api(lm_next, api_name="lm_next")
     if names:
         demo.load(quietly, seen, [bars, facts], **quiet)
 

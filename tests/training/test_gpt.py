@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
 from tests.conftest import ROOT, run_module
+from tests.training.test_hub import running_hub
+from tests.training.test_publish import alone
 from training import text
 from training.data import batches
 from training.language import gpt
@@ -355,3 +357,31 @@ def test_a_run_is_evaluated_by_windows(run, tmp_path):
     refused = run_module("training.evaluate", run, "--dataset", book, "--stride", "40")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "--stride is 40; it must lie between 1 and the context length, 16" in refused.stderr
+
+
+SCORE_BY_ID = """
+    import json, sys
+    from transformers import pipeline
+    pipe = pipeline(model=sys.argv[1], trust_remote_code=True)
+    json.dump(pipe.score("the old tree grows").log_probs.tolist(), open(sys.argv[2], "w"))
+"""
+
+
+def test_it_loads_from_the_hub_by_its_id_and_then_offline(run, tmp_path):
+    with running_hub() as hub:
+        environment = hub.environment(tmp_path / "home")
+        done = run_module("training.publish", run, "--repo_id", "user/tiny-gpt", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert {"config.json", "model.safetensors", "tokenizer.json"} < set(hub.files("model/user/tiny-gpt"))
+        fresh = hub.environment(tmp_path / "fresh", None)
+        alone(SCORE_BY_ID, "user/tiny-gpt", tmp_path / "online.json", home=tmp_path / "fresh", **fresh)
+        fetch = "import sys, huggingface_hub; huggingface_hub.snapshot_download(sys.argv[1])"  # hf download
+        alone(fetch, "user/tiny-gpt", home=tmp_path / "other", **hub.environment(tmp_path / "other", None))
+    for home in ("fresh", "other"):  # what a load has fetched is enough, and so is what hf download fetches
+        words = {"home": tmp_path / home, "HF_HUB_OFFLINE": "1"}
+        alone(SCORE_BY_ID, "user/tiny-gpt", tmp_path / f"{home}.json", **words)
+    found = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("online", "fresh", "other")]
+    here = gpt.GPTPipeline(
+        model=AutoModelForCausalLM.from_pretrained(run), tokenizer=AutoTokenizer.from_pretrained(run), device="cpu"
+    )
+    assert found == [pytest.approx(here.score("the old tree grows").log_probs.tolist(), abs=1e-5)] * 3
