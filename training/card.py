@@ -81,7 +81,7 @@ def _eval_results(found: dict) -> list[EvalResult] | None:
                     task_type=_task(found, key),
                     dataset_type=found["dataset"],
                     dataset_name=found["dataset"],
-                    dataset_split="test",
+                    dataset_split=found.get("split", "test"),
                     metric_type=kind,
                     metric_name=said.format(extractor=extractor),
                     metric_value=found[key],

@@ -435,7 +435,7 @@ def _tables(local: str | None, hub_id: str, streaming: bool, option_name: str) -
     if parquet:
         by_split: dict[str, list[str]] = {}
         for path in parquet:
-            by_split.setdefault(_split_of(Path(path).relative_to(local)), []).append(path)
+            by_split.setdefault(split_of(Path(path).relative_to(local)), []).append(path)
         return dict(datasets.load_dataset("parquet", data_files=by_split, streaming=streaming))
     if not any(p.suffix.lower() in IMAGE_ENDINGS for p in files):
         raise UsageError(
@@ -444,7 +444,7 @@ def _tables(local: str | None, hub_id: str, streaming: bool, option_name: str) -
     return dict(datasets.load_dataset("imagefolder", data_dir=local, streaming=streaming))
 
 
-def _split_of(path: Path) -> str:
+def split_of(path: Path) -> str:
     """Which split a file belongs to, by its name (train-00000.parquet) or its folder (train/0000.parquet)."""
     for part in reversed(path.parts):
         word = re.match(r"(train|test|validation|valid|val)(?![a-z])", part.lower())

@@ -467,7 +467,8 @@ def main(argv: list[str] | None = None) -> None:
     if dataset is None:
         raise UsageError(f"{options.source}: has no run.json that names its data; give --dataset")
     if is_language(where):
-        same = ("subset", "text_column", "streaming") if options.dataset is None else ()
+        # a set that was streamed is cut by its paragraphs: read otherwise, held-out text would be training text
+        same = ("subset", "text_column", "streaming") if options.dataset is None else ("streaming",)
         data = TextOptions(dataset, options.data_dir, **{k: v for k, v in run["options"].items() if k in same})
         results, pictures = evaluate_text.evaluate(str(where), data, options.stride, options.device), {}
         results |= {"machine": machine(options.device), "torch": torch.__version__}

@@ -45,7 +45,7 @@ def load(source: str, device: str):
             raise UsageError(f"{source}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
 
 
-def likelihood(pipe, texts: list[str], stride: int | None) -> dict:
+def likelihood(pipe, split: str, texts: list[str], stride: int | None) -> dict:
     """Of documents, by windows."""
     context = pipe.context_length
     stride = max(1, context // 2) if stride is None else stride
@@ -57,6 +57,7 @@ def likelihood(pipe, texts: list[str], stride: int | None) -> dict:
     log_probs, num_bytes = scored(stride)
     nats = -log_probs.mean().item()
     blocks = [-block.mean() for block in log_probs.split(context) if len(block) == context] or [torch.tensor(nats)]
+    said = "test split" if split == "test" else "validation split, by which the weights were chosen too"
     begins = "an end-of-text token" if pipe.bos_token_id is not None else "its first token, which is not scored"
     error = torch.stack(blocks).std().item() / math.sqrt(len(blocks)) if len(blocks) > 1 else 0.0
     return {
@@ -68,23 +69,27 @@ def likelihood(pipe, texts: list[str], stride: int | None) -> dict:
         "tokens": len(log_probs),
         "bytes": num_bytes,
         "documents": len(texts),
+        "split": split,
         "context_length": context,
         "stride": stride,
-        "convention": f"exact; test split; each document given {begins}; windows of {context} tokens, {stride} apart",
+        "convention": f"exact, of tokens; {said}; each document given {begins}; windows of {context} tokens, {stride} apart",
     }
 
 
 def speed(pipe) -> dict[str, float]:
     """Tokens a second, sampled until the context is full."""
-    prompt = pipe.decode([pipe.model.config.vocab_size // 2]) or "a"
+    first = pipe.bos_token_id is None
+    prompt = next(pipe.decode([i]) for i in range(pipe.model.config.vocab_size) if pipe.writes(i)) if first else ""
+    ends, pipe.model.config.eos_token_id = pipe.model.config.eos_token_id, None  # a text that ended would cost nothing
     found = {}
     for batch in (1, 16):
         rates = []
         for _ in range(6):
             began = time.perf_counter()
-            steps = sum(1 for _ in pipe.stream([prompt] * batch, pipe.context_length - 8))
+            steps = sum(1 for _ in pipe.stream([prompt] * batch, pipe.context_length - 1))
             rates.append(batch * steps / (time.perf_counter() - began))
         found[str(batch)] = round(statistics.median(rates[1:]))
+    pipe.model.config.eos_token_id = ends
     return found
 
 
@@ -97,9 +102,9 @@ def evaluate(source: str, options: TextOptions, stride: int | None, device: str)
     pipe = load(source, device)
     if stride is not None and not 1 <= stride <= pipe.context_length:
         raise UsageError(f"--stride is {stride}; it must lie between 1 and the context length, {pipe.context_length}")
-    name, texts = held_out_texts(options)
+    name, split, texts = held_out_texts(options)
     try:
-        found = likelihood(pipe, [t for t in texts if len(t) > 1], stride)
+        found = likelihood(pipe, split, [t for t in texts if len(t) > 1], stride)
     except ValueError as error:  # another vocabulary
         raise UsageError(f"{source}: {error}") from None
     weights = sum(p.numel() for p in pipe.model.parameters())

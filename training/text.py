@@ -11,6 +11,7 @@ reads its own documents and packs them as they come.
 """
 
 import itertools
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data import TEST_SHARE, VALIDATION_SHARE, StreamSplit, content_fraction
+from training.data import TEST_SHARE, VALIDATION_SHARE, StreamSplit, content_fraction, split_of
 from training.options import UsageError, option
 
 END = "<|endoftext|>"
-FEW_DOCUMENTS = 200  # up to so many, each is cut; of more, whole ones are held out
+FEW_DOCUMENTS = 200  # up to so many, each is cut, at a paragraph; of more, whole ones are held out
 HELD_OUT = 0.1  # of a document that is cut: the last tenth is for testing, the one before for validation
+TABLES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}  # ending -> reader of `datasets`
 SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 MOST_WINDOWS = 20_000_000  # their order has to be drawn: a training window begins every few tokens where there are more
 TOKENIZER_BYTES = 20_000_000  # of a stream, that its tokenizer is trained on
@@ -57,12 +59,17 @@ class TextOptions:
 
 @dataclass
 class Documents:
-    """Texts of three splits."""
+    """Texts of three splits.
+
+    Attributes:
+        has_test: False where the validation split has to serve as the test split too.
+    """
 
     dataset_id: str
     train: list[str]
     validation: list[str]
     test: list[str]
+    has_test: bool = True
 
 
 @dataclass
@@ -88,8 +95,9 @@ class TextSource:
 
     @property
     def rows_at_once(self) -> int:
-        """Windows whose logits fit into memory together."""
-        return max(1, 8_192 // self.shape[0])
+        """Windows whose logits, and what led to them, fit into memory together."""
+        tokens = min(8_192, 2**25 // len(self.tokenizer))
+        return max(1, tokens // self.shape[0])
 
 
 class TokenSplit(Dataset):
@@ -141,45 +149,71 @@ def load_documents(options: TextOptions) -> Documents:
             raise UsageError(f"--data_dir {options.data_dir}: python_docs is embedded, there is nothing to read")
         return _cut("Python documentation", _python_docs())
     if name == "tiny_shakespeare":
-        text = "\n".join(_read_files(Path(options.data_dir))) if options.data_dir else _fetch(SHAKESPEARE)
+        text = _shakespeare(Path(options.data_dir)) if options.data_dir else _fetch(SHAKESPEARE)
         cut = int(0.9 * len(text))  # as everyone cuts it; there is no third part
-        return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]])
+        return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], has_test=False)
     place = Path(options.data_dir or name)
-    if place.is_file() or (place.is_dir() and _text_files(place)):
-        return _cut(place.name, _read_files(place))
+    files = _text_files(place)
+    if files:
+        by_split: dict[str, list[str]] = {}
+        for file in files:
+            split = split_of(file.relative_to(place)) if place.is_dir() else "train"
+            by_split.setdefault(split, []).append(_read(file))
+        return _parts(place.name, by_split)
     if not place.exists() and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"--{'data_dir' if options.data_dir else 'dataset'} {place}: there is no such file or folder")
     tables = _through_datasets(options)
     texts = {split: _column(table, options) for split, table in tables.items()}
-    name = place.name if place.exists() else name
+    return _parts(place.name if place.exists() else name, texts)
+
+
+def _parts(name: str, texts: dict[str, list[str]]) -> Documents:
+    """Splits that a set brings stay; the others are cut from the training texts."""
     if "train" not in texts:
         raise UsageError(f"--dataset {name}: has no split called train; it has {', '.join(texts)}")
     validation = next((texts[k] for k in ("validation", "valid", "val") if k in texts), None)
-    cut = _cut(name, texts["train"])
-    train = list(cut.train)
-    # a set that brings its own validation or test split keeps it; what would have been held out for it is trained on
-    train += cut.validation if validation is not None else []
-    train += cut.test if "test" in texts else []
-    return Documents(name, train, cut.validation if validation is None else validation, texts.get("test", cut.test))
+    cut = _cut(name, texts["train"], validation is None, "test" not in texts)
+    return Documents(name, cut.train, cut.validation if validation is None else validation, texts.get("test", cut.test))
 
 
-def _cut(dataset_id: str, texts: list[str]) -> Documents:
+def _cut(dataset_id: str, texts: list[str], validate: bool = True, test: bool = True) -> Documents:
     """Few documents are cut, each at the same places; of many, some are held out, told by their content."""
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UsageError(f"--dataset {dataset_id}: holds no text")
-    train, validation, test = [], [], []
+    found = Documents(dataset_id, [], [], [])
+    tested = TEST_SHARE if test else 0.0
+    validated = tested + (VALIDATION_SHARE if validate else 0.0)
     for text in texts:
         if len(texts) <= FEW_DOCUMENTS:
-            first, second = int((1 - 2 * HELD_OUT) * len(text)), int((1 - HELD_OUT) * len(text))
-            train.append(text[:first])
-            validation.append(text[first:second])
-            test.append(text[second:])
+            second = _paragraph(text, 1 - HELD_OUT * test)
+            first = _paragraph(text[:second], 1 - HELD_OUT * validate / (1 - HELD_OUT * test))
+            for part, piece in zip(
+                (found.train, found.validation, found.test),
+                (text[:first], text[first:second], text[second:]),
+                strict=True,
+            ):
+                if piece.strip():
+                    part.append(piece)
             continue
         where = content_fraction(text.encode())
-        part = test if where < TEST_SHARE else validation if where < TEST_SHARE + VALIDATION_SHARE else train
-        part.append(text)
-    return Documents(dataset_id, train, validation, test)
+        (found.test if where < tested else found.validation if where < validated else found.train).append(text)
+    return found
+
+
+def _paragraph(text: str, share: float) -> int:
+    """Where to cut a text so that about this share comes before: at a paragraph if one ends near, or at a line.
+
+    An end-of-text token follows each piece, and it should stand where a text can end.
+    """
+    if share >= 1:
+        return len(text)
+    wanted = int(share * len(text))
+    for mark in ("\n\n", "\n", " "):
+        place = text.rfind(mark, int(0.7 * wanted), wanted)
+        if place >= 0:
+            return place + len(mark)
+    return wanted
 
 
 def _python_docs() -> list[str]:
@@ -201,24 +235,33 @@ def _python_docs() -> list[str]:
     return kept
 
 
-def _text_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix in (".txt", ".md") and p.is_file())
+def _text_files(place: Path) -> list[Path]:
+    """A text file, or those of a folder; none where it holds tables, whose README is no corpus."""
+    if place.is_file():
+        return [] if place.suffix in TABLES else [place]
+    files = [p for p in sorted(place.rglob("*")) if p.is_file()] if place.is_dir() else []
+    if any(p.suffix in TABLES for p in files):
+        return []
+    about = ("readme", "license", "licence")
+    return [p for p in files if p.suffix in (".txt", ".md") and not p.stem.lower().startswith(about)]
 
 
-def _read_files(place: Path) -> list[str]:
-    """The texts of a file, or of all text files in a folder."""
-    files = [place] if place.is_file() else _text_files(place) if place.is_dir() else []
-    if not files:
-        raise UsageError(f"{place}: there is no .txt or .md file")
-    texts = []
-    for file in files:
-        try:
-            texts.append(file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"{file}: byte 0x{error.object[error.start]:02x} at {error.start} is not UTF-8; save the file as UTF-8"
-            ) from None
-    return texts
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file}: byte 0x{error.object[error.start]:02x} at {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def _shakespeare(place: Path) -> str:
+    files = _text_files(place)
+    if len(files) != 1:
+        raise UsageError(
+            f"--data_dir {place}: holds {len(files)} text files; it must hold input.txt, or be a text file"
+        )
+    return _read(files[0])
 
 
 def _fetch(address: str) -> str:
@@ -234,13 +277,23 @@ def _fetch(address: str) -> str:
 def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
     from datasets import load_dataset
 
-    files = None
+    files, more = [], {}
     place, name = Path(options.data_dir or options.dataset), options.data_dir or options.dataset
     if place.exists():
-        found = [place] if place.is_file() else _text_files(place)
+        found = _text_files(place)
         if found:
-            name, files = "text", {"train": [str(f) for f in found]}
-    more = {"data_files": files, "sample_by": "paragraph"} if files else {"name": options.subset}
+            files, more = found, {"sample_by": "paragraph"}
+            name = "text"
+        elif place.is_file():
+            name, files = TABLES[place.suffix], [place]
+    if files:
+        by_split: dict[str, list[str]] = {}
+        for file in files:
+            split = split_of(file.relative_to(place)) if place.is_dir() else "train"
+            by_split.setdefault(split, []).append(str(file))
+        more["data_files"] = by_split
+    else:
+        more["name"] = options.subset
     try:
         return dict(load_dataset(name, streaming=streaming, **more))
     except Exception as error:  # what is raised depends on the library that meets the trouble first
@@ -288,27 +341,32 @@ def train_tokenizer(texts: list[str], kind: str, vocab_size: int, context_length
     )  # fmt: skip
 
 
-def encode(tokenizer, texts: list[str], separated: bool) -> list[int]:
+def encode(tokenizer, texts: list[str], separated: bool) -> array:
     """Documents as one row of tokens, the end-of-text token before, between and after them where they are separated.
 
     Raises:
         UsageError: a character that the vocabulary lacks.
     """
-    end = [tokenizer.eos_token_id] if separated else []
-    row = list(end)
-    try:
-        encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    except Exception as error:
-        if "[UNK]" not in str(error):
-            raise
-        known = tokenizer.get_vocab()
-        letter = next((c for text in texts for c in text if c not in known), "")
-        raise UsageError(
-            f"--tokenizer characters: held-out text has {letter!r}, which the training text has not; "
-            "it must be bpe for this corpus"
-        ) from None
-    for ids in encoded:
-        row += ids + end
+    row = array("i", [tokenizer.eos_token_id] if separated else [])  # four bytes a token, where a list has more than 40
+    for first in range(0, len(texts), 1_000):
+        some = texts[first : first + 1_000]
+        try:
+            found = tokenizer(
+                some, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            )
+        except Exception as error:
+            if "[UNK]" not in str(error):
+                raise
+            known = tokenizer.get_vocab()
+            letter = next((c for text in some for c in text if c not in known), "")
+            raise UsageError(
+                f"{letter!r} is in a text, but not in the tokenizer's vocabulary of characters; a --tokenizer of bpe "
+                "knows every character"
+            ) from None
+        for ids in found["input_ids"]:
+            row.extend(ids)
+            if separated:
+                row.append(tokenizer.eos_token_id)
     return row
 
 
@@ -450,19 +508,21 @@ def _streamed(options: TextOptions) -> TextSource:
     )
 
 
-def held_out_texts(options: TextOptions) -> tuple[str, list[str]]:
-    """What a model is measured on: the name of the set, and the documents of its test split.
+def held_out_texts(options: TextOptions) -> tuple[str, str, list[str]]:
+    """What a model is measured on: the set's name, which split, and its documents.
 
     Raises:
         UsageError: there are none.
     """
+    split = "test"
     if options.streaming:
-        place = Path(options.dataset)
+        place = Path(options.data_dir or options.dataset)
         name = place.name if place.exists() else options.dataset
         texts = list(itertools.islice(_texts(_stream_parts(options)["test"], options), STREAM_TEST_DOCUMENTS))
     else:
         documents = load_documents(options)
-        name, texts = documents.dataset_id, [text for text in documents.test if text]
+        name, texts = documents.dataset_id, [text for text in documents.test if text.strip()]
+        split = "test" if documents.has_test else "validation"
     if not texts:
         raise UsageError(f"--dataset {options.dataset}: holds no text to measure on")
-    return name, texts
+    return name, split, texts

@@ -9,14 +9,19 @@ this file adds what the product is good for:
 1. `next_token`: the distribution of the next token, and what temperature, top-k, top-p and min-p make of it.
 2. `log_prob`, `score`: nats of a text, token by token, with perplexity and bits per byte.
 3. `stream`, `__call__`: sampling token by token over a static cache, without the Python that transformers' `generate`
-   runs for each token: for a small network that is most of the time. Tokens are the same.
-4. `tree`: the likeliest continuations, probabilities multiplied along the branches.
+   runs for each token: for a small network that is most of the time. In float32 greedy tokens are the same.
+4. `tree`: the likeliest tokens, after each the likeliest again, probabilities multiplied along the branches.
 5. `build_prompt`: zero-shot, one-shot, few-shot and chain-of-thought prompts.
+
+Probabilities are exact, of tokens. A text can be cut into tokens in several ways where these are pieces of words; the
+tokenizer's own way is scored, and log P of the text is at least that.
 
 Load it with `transformers.pipeline(model=REPO, trust_remote_code=True)`.
 """
 
+import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +31,7 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList, Pipeline
 from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-SCORED_AT_ONCE = 8_192  # tokens: their logits stay in memory together
+LOGITS_AT_ONCE = 2**25  # that stay in memory together
 OVERFLOWS = ("slide", "error")
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -255,10 +260,17 @@ class _Any(_Step):
 
     def forward(self, tokens, positions, mask, begin, end):
         seen = None if self.seen is None else self.seen[:, 0, :end].long()
-        out = self.model(
-            input_ids=tokens, position_ids=positions, attention_mask=seen, past_key_values=self.cache, use_cache=True
-        )
-        return out.logits[:, -1]
+        return _last_logits(
+            self.model, input_ids=tokens, position_ids=positions, attention_mask=seen, past_key_values=self.cache,
+            use_cache=True,
+        )  # fmt: skip
+
+
+def _last_logits(model, **inputs) -> Tensor:
+    """Logits (B, V) after the last token; those of the others are not computed where the network can do without."""
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        inputs["logits_to_keep"] = 1
+    return model(**inputs).logits[:, -1]
 
 
 def _attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, **more) -> Tensor:
@@ -273,14 +285,19 @@ def _rms(x: Tensor, norm) -> Tensor:
 
 
 def _step_for(model) -> type[_Step]:
-    return next(kind for kind in (_GPT2, _Llama, _Any) if kind is _Any or kind.takes(model))
+    """The lean step reads weights and calls no module: it is for networks of plain modules, without adapters or hooks."""
+    plain = all(
+        type(m).__module__.startswith(("torch.nn.", "transformers.")) and not (m._forward_hooks or m._forward_pre_hooks)
+        for m in model.modules()
+    )
+    return next((kind for kind in (_GPT2, _Llama) if plain and kind.takes(model)), _Any)
 
 
 # The pipeline
 
 
 class GPTPipeline(Pipeline):
-    """A causal language model and its tokenizer. Probabilities are exact.
+    """A causal language model and its tokenizer. Probabilities of tokens are exact.
 
     Where the model's config has a `bos_token_id`, texts begin with it: then a prompt may be empty, and a text's first
     token has a probability. Where it has none, the first token is taken as given.
@@ -297,17 +314,25 @@ class GPTPipeline(Pipeline):
 
     @property
     def context_length(self) -> int:
-        """Tokens that the network sees at once."""
-        return self.model.config.max_position_embeddings
+        """Tokens that the network sees at once.
+
+        Raises:
+            ValueError: the model's config does not say.
+        """
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        if length is None:
+            raise ValueError("this model's config names no max_position_embeddings, so its context length is not known")
+        return length
 
     @property
     def bos_token_id(self) -> int | None:
         return self.model.config.bos_token_id
 
     @property
-    def eos_token_id(self) -> int | None:
-        """What ends a text; None where texts have no end."""
-        return self.model.config.eos_token_id
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """What ends a text: some models have several such tokens; none where texts have no end."""
+        found = self.model.config.eos_token_id
+        return () if found is None else tuple(found) if isinstance(found, list | tuple) else (found,)
 
     # Text and tokens
 
@@ -356,9 +381,21 @@ class GPTPipeline(Pipeline):
         text = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         if "\ufffd" not in text:
             return text
-        letters = _byte_letters()
-        raw = [letters.get(c) for c in self.tokenizer.convert_ids_to_tokens(token_id)]
+        raw = self._bytes(token_id)
         return text if None in raw else "".join(f"<{byte:02X}>" for byte in raw)
+
+    def _bytes(self, token_id: int) -> list[int | None]:
+        """Of a token of a byte-level tokenizer."""
+        letters = _byte_letters()
+        return [letters.get(c) for c in self.tokenizer.convert_ids_to_tokens(token_id)]
+
+    def _num_bytes(self, token_id: int) -> int:
+        text = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        return len(self._bytes(token_id)) if "\ufffd" in text else len(text.encode())
+
+    def writes(self, token_id: int) -> bool:
+        """Whether a token is text by itself: neither a mark nor a part of a character."""
+        return token_id not in self.tokenizer.all_special_ids and "\ufffd" not in self.tokenizer.decode([token_id])
 
     # Probabilities
 
@@ -386,14 +423,15 @@ class GPTPipeline(Pipeline):
         """
         warp = _warper(temperature, top_k, top_p, min_p)
         ids = self._fitting([self.encode(prompt)], 0, overflow)[0][-self.context_length :]
-        logits = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[:, -1].float()
+        given = torch.tensor([ids], device=self.device)
+        logits = _last_logits(self.model, input_ids=given, use_cache=False).float()
         probs = warp(logits)[0].cpu()
         log_probs = logits.log_softmax(-1)[0].cpu()
         order = log_probs.argsort(descending=True, stable=True)
         return NextToken(order, log_probs[order], probs[order])
 
     def log_prob(self, texts: str | Sequence[str], prompt: str = "", stride: int | None = None) -> Tensor:
-        """log P(text | prompt), nats, shape (B,): the sums of `score`."""
+        """log P(text | prompt), nats, shape (B,): the sums of `score`, each of the text's tokens after the prompt's."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         return torch.tensor([self.score(text, prompt, stride).log_prob for text in texts])
 
@@ -430,16 +468,16 @@ class GPTPipeline(Pipeline):
             before = [self.bos_token_id, *before]
         elif not before:
             before, ids = ids[:1], ids[1:]
-        if end_of_text and self.eos_token_id is not None:
-            ids = [*ids, self.eos_token_id]
+        if end_of_text:
+            ids += self.eos_token_ids[:1]
         if not ids:
             after = " after the first, which is given" if text and not prompt else ""
             raise ValueError(f"text is {text!r}; there is no token to score{after}")
         self._fitting([[*before, *ids[:-1]]], 0, overflow)
         log_probs = self.token_log_probs([*before, *ids], stride)[-len(ids) :]
-        given = self.decode(before)
-        scored = text if prompt or self.bos_token_id is not None else text[len(given) :]
-        return TextScore(given, [self.token_text(i) for i in ids], ids, log_probs, len(scored.encode()))
+        skipped = 0 if prompt or self.bos_token_id is not None else self._num_bytes(before[0])
+        num_bytes = len(text.encode()) - skipped
+        return TextScore(self.decode(before), [self.token_text(i) for i in ids], ids, log_probs, num_bytes)
 
     @torch.inference_mode()
     def token_log_probs(self, token_ids: Sequence[int], stride: int) -> Tensor:
@@ -449,7 +487,7 @@ class GPTPipeline(Pipeline):
         begins = [*range(0, last, stride), last]
         found = torch.empty(len(ids) - 1)
         done = 0  # tokens scored
-        at_once = max(1, SCORED_AT_ONCE // size)
+        at_once = max(1, LOGITS_AT_ONCE // (size * self.model.config.vocab_size))
         for first in range(0, len(begins), at_once):
             rows = begins[first : first + at_once]
             windows = torch.stack([ids[b : b + size + 1] for b in rows]).to(self.device)
@@ -464,6 +502,8 @@ class GPTPipeline(Pipeline):
     def tree(self, prompt: str, depth: int = 3, width: int = 3) -> list[Branch]:
         """The `width` likeliest tokens after the prompt, after each of them the likeliest again, `depth` tokens deep.
 
+        A likelier text of this length may begin with a token that is not among them.
+
         Raises:
             ValueError: depth or width below 1, or more than 4 096 branches.
         """
@@ -476,15 +516,15 @@ class GPTPipeline(Pipeline):
         level: list[tuple[list[int], list[Branch], float]] = [(ids, roots, 0.0)]  # path, its children, its log p
         for _ in range(depth):
             paths = torch.tensor([path[-self.context_length :] for path, _, _ in level], device=self.device)
-            parts = paths.split(max(1, SCORED_AT_ONCE // paths.shape[1]))
-            logits = torch.cat([self.model(input_ids=p, use_cache=False).logits[:, -1].float().cpu() for p in parts])
+            parts = paths.split(max(1, LOGITS_AT_ONCE // paths.shape[1] // self.model.config.vocab_size))
+            logits = torch.cat([_last_logits(self.model, input_ids=p, use_cache=False).float().cpu() for p in parts])
             values, tokens = logits.log_softmax(-1).topk(width)
             below = []
             for (path, children, total), row, likeliest in zip(level, values.tolist(), tokens.tolist(), strict=True):
                 for log_prob, token in zip(row, likeliest, strict=True):
                     branch = Branch(token, self.token_text(token), log_prob, total + log_prob)
                     children.append(branch)
-                    if token != self.eos_token_id:  # nothing follows an end
+                    if token not in self.eos_token_ids:  # nothing follows an end
                         below.append(([*path, token], branch.children, branch.total))
             level = below
             if not level:
@@ -513,7 +553,7 @@ class GPTPipeline(Pipeline):
             generator: one for all, or one for each prompt: then a text does not depend on its neighbours.
             stop_strings: a text ends when one of these has been written.
             overflow: when prompt and new tokens exceed the context, "slide" forgets the older half of what it has read
-                each time the context is full, "error" refuses before the first token.
+                of a text each time that text fills the context, "error" refuses before the first token.
 
         Raises:
             ValueError: a value outside its range, an empty prompt where the model needs one, an unknown character.
@@ -525,6 +565,9 @@ class GPTPipeline(Pipeline):
         warp = None if temperature == 0 else _warper(temperature, top_k, top_p, min_p)
         _warper(temperature, top_k, top_p, min_p)  # also what greedy decoding does not use is checked
         generators = list(generator) if isinstance(generator, Sequence) else generator
+        for one in generators if isinstance(generators, list) else [generators]:
+            if one is not None and not isinstance(one, torch.Generator):
+                raise ValueError(f"generator is {one!r}; it must be a torch.Generator, or a list of them")
         if isinstance(generators, list) and len(generators) != len(prompts):
             raise ValueError(f"generator is a list of {len(generators)}; there are {len(prompts)} prompts")
         stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or [])
@@ -536,22 +579,26 @@ class GPTPipeline(Pipeline):
     def _stream(self, rows, max_new_tokens: int, warp, generators, stops: list[str]) -> Iterator[TokenStep]:
         written: list[list[int]] = [[] for _ in rows]
         ended: list[str | None] = [None] * len(rows)
-        eos, forgotten, kind = self.eos_token_id, 0, _step_for(self.model)
+        context, ends, kind = self.context_length, self.eos_token_ids, _step_for(self.model)
+        # where in each text the network's view begins: its own length alone decides, so no text depends on another
+        begins = [max(0, len(row) - context) for row in rows]
         network, new = None, None
         for step in range(max_new_tokens):
             # the mode holds while this computes, and not while whoever iterates does
             with torch.inference_mode():
                 if network is None or network.read == network.room:
-                    limit = self.context_length if network is None else max(1, self.context_length // 2)
-                    texts = [(row + more)[-limit:] for row, more in zip(rows, written, strict=True)]
+                    whole = [row + more for row, more in zip(rows, written, strict=True)]
+                    if network is not None:
+                        # the newest token is written and not read yet
+                        full = [len(text) - begin > context for text, begin in zip(whole, begins, strict=True)]
+                        half = max(1, context // 2)
+                        begins = [len(t) - half if f else b for t, f, b in zip(whole, full, begins, strict=True)]
+                    texts = [text[begin:] for text, begin in zip(whole, begins, strict=True)]
                     longest = max(map(len, texts))
-                    forgotten = max(len(r) + len(w) - limit for r, w in zip(rows, written, strict=True))
                     pads = [longest - len(text) for text in texts]
-                    room = min(self.context_length, longest + max_new_tokens - step)
-                    network = kind(self.model, pads, max(room, longest))
-                    new = torch.tensor(
-                        [[0] * pad + text for pad, text in zip(pads, texts, strict=True)], device=self.device
-                    )
+                    network = kind(self.model, pads, min(context, longest + max_new_tokens - step))
+                    padded = [[0] * pad + text for pad, text in zip(pads, texts, strict=True)]
+                    new = torch.tensor(padded, device=self.device)
                 logits = network.logits(new)
                 new = logits.argmax(-1, keepdim=True) if warp is None else _draw(warp(logits), generators)
                 log_probs = logits.log_softmax(-1).gather(1, new)[:, 0].tolist()
@@ -561,12 +608,12 @@ class GPTPipeline(Pipeline):
                     tokens[i], log_probs[i] = written[i][-1], 0.0
                     continue
                 written[i].append(token)
-                if token == eos:
+                if token in ends:
                     ended[i] = "end_of_text"
                 elif stops and self._stopped(written[i], stops):
                     ended[i] = "stop_string"
             done = [list(ids) for ids in written]
-            yield TokenStep(step, max_new_tokens, tokens, log_probs, list(ended), max(0, forgotten), done, self.decode)
+            yield TokenStep(step, max_new_tokens, tokens, log_probs, list(ended), max(begins), done, self.decode)
             if all(ended):
                 return
 
@@ -592,7 +639,8 @@ class GPTPipeline(Pipeline):
         """Continue one or several prompts, as `stream` does.
 
         Args:
-            num_beams: above 1, transformers' beam search: the likeliest text it finds, nothing drawn.
+            num_beams: above 1, transformers' beam search: the likeliest text it finds, nothing drawn. It must fit into the
+                context: beams do not slide.
             callback_on_step_end: called as (pipe, step, TokenStep).
 
         Returns:
@@ -605,7 +653,9 @@ class GPTPipeline(Pipeline):
         Raises:
             ValueError: as `stream`; beams together with what only sampling knows.
         """
-        texts = [prompts] if isinstance(prompts, str) else prompts
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts:
+            raise ValueError("prompts is empty; give at least one")
         if _whole("num_beams", num_beams, 1) > 1:
             for name, value, unused in (
                 ("temperature", temperature, 1.0), ("top_k", top_k, None), ("top_p", top_p, None),
@@ -614,6 +664,7 @@ class GPTPipeline(Pipeline):
             ):  # fmt: skip
                 if value != unused:
                     raise ValueError(f"{name} is {value}; with num_beams above 1 nothing is drawn or streamed")
+            self._fitting([[]], 0, overflow)
             found = [self._beam(text, _whole("max_new_tokens", max_new_tokens, 1), num_beams) for text in texts]
         else:
             log_probs, last = None, None
@@ -639,19 +690,25 @@ class GPTPipeline(Pipeline):
         return results[0] if isinstance(prompts, str) else results
 
     def _beam(self, prompt: str, max_new_tokens: int, num_beams: int) -> tuple[list[int], list[float], str]:
-        ids = self._fitting([self.encode(prompt)], max_new_tokens, "error")[0]
+        ids = self.encode(prompt)
+        if len(ids) + max_new_tokens > self.context_length:
+            raise ValueError(
+                f"the text has {len(ids)} tokens and {max_new_tokens} more are asked for; beams do not slide, and this "
+                f"model sees {self.context_length} at once"
+            )
         given = torch.tensor([ids], device=self.device)
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=given, attention_mask=torch.ones_like(given), num_beams=num_beams, do_sample=False,
+                length_penalty=0.0,  # probabilities of texts of different lengths are compared as they are
                 max_new_tokens=max_new_tokens, max_length=None, pad_token_id=self.tokenizer.pad_token_id,
-                bos_token_id=self.bos_token_id, eos_token_id=self.eos_token_id,
+                bos_token_id=self.bos_token_id, eos_token_id=list(self.eos_token_ids) or None,
             )[0].tolist()  # fmt: skip
         new = out[len(ids) :]
-        if self.eos_token_id is not None and self.eos_token_id in new:
-            new = new[: new.index(self.eos_token_id) + 1]
+        end = next((i for i, token in enumerate(new) if token in self.eos_token_ids), None)
+        new = new if end is None else new[: end + 1]  # what follows is padding
         values = self.token_log_probs([*ids, *new], self.context_length)[len(ids) - 1 :].tolist()
-        return new, values, "end_of_text" if new[-1] == self.eos_token_id else "length"
+        return new, values, "length" if end is None else "end_of_text"
 
     def _fitting(self, rows: list[list[int]], more: int, overflow: str) -> list[list[int]]:
         """The rows, where they and so many tokens more fit into the context, or may slide through it."""
@@ -721,9 +778,9 @@ class GPTPipeline(Pipeline):
 
 
 def _whole(name: str, value, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-    return value
+    return int(value)
 
 
 def _warper(temperature, top_k, top_p, min_p) -> Callable[[Tensor], Tensor]:
@@ -734,7 +791,7 @@ def _warper(temperature, top_k, top_p, min_p) -> Callable[[Tensor], Tensor]:
     """
 
     def number(name: str, value, right: str, good: Callable) -> float:
-        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         if not real or not good(value):
             raise ValueError(f"{name} is {value!r}; it must {right}")
         return float(value)
@@ -757,7 +814,8 @@ def _warper(temperature, top_k, top_p, min_p) -> Callable[[Tensor], Tensor]:
     def probabilities(logits: Tensor) -> Tensor:
         if temperature == 0:
             return F.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-        return processors(None, logits).softmax(-1)
+        # the likeliest at 0: then no temperature, however low, makes anything infinite but the others' distance
+        return processors(None, logits - logits.amax(-1, keepdim=True)).softmax(-1)
 
     return probabilities
 

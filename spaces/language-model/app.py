@@ -47,8 +47,8 @@ SHOTS = {  # examples, question, the answer that is hoped for
 
 THEORY = r"""
 A language model is a table that is too large to write down: for every beginning of a text, the probability of each token
-that may come next. A token is a character, or a piece of a word. The probability of a whole text follows by the chain
-rule, exactly:
+that may come next. A token is a character, or a piece of a word. The probability of all tokens of a text follows by the
+chain rule, exactly (a text can be cut into pieces of words in several ways; the usual one is counted):
 
 $$\log P(x) = \sum_l \log P(x_l \mid x_1 \ldots x_{l-1})$$
 
@@ -102,7 +102,14 @@ def rows_of(pipe, found, count: int) -> list[dict]:
         found.token_ids[:count].tolist(), found.probs[:count].tolist(), found.log_probs[:count].tolist(), strict=True
     )
     return [
-        {"id": i, "text": textviews.visible(pipe.token_text(i)), "prob": p, "raw": math.exp(lp), "said": percent(p)}
+        {
+            "id": i,
+            "text": textviews.visible(pipe.token_text(i)),
+            "prob": p,
+            "raw": math.exp(lp),
+            "said": percent(p),
+            "writes": pipe.writes(i),
+        }
         for i, p, lp in shown
     ]
 
@@ -285,7 +292,7 @@ def lm_shots(
         views.append(f"{prompt}{written}")
         chances.append(found.log_prob)
         facts.append(
-            f"P(“{answer}”) = **{percent(math.exp(found.log_prob))}** ({house.signed(found.log_prob, 2)} nats); it writes "
+            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({house.signed(found.log_prob, 2)} nats); it writes "
             f"“{written.strip()}”"
         )
     gain = chances[2] - chances[0]

@@ -19,7 +19,8 @@ function show() {
     const button = document.createElement("button");
     button.type = "button";
     button.className = row.prob > 0 ? "token-bar" : "token-bar out";
-    button.setAttribute("aria-label", `${row.text}, ${row.said}: write it`);
+    button.disabled = !row.writes;  // a mark, or a part of a letter: no text by itself
+    button.setAttribute("aria-label", `${row.text}, ${row.said}` + (row.writes ? ": write it" : ""));
     for (const [name, text] of [["token", row.text], ["track", ""], ["share", row.said]]) {
       const part = document.createElement("span");
       part.className = name;
@@ -79,7 +80,14 @@ class TokenBars(gr.HTML):
 
     def api_info(self) -> dict:
         number, text = {"type": "number"}, {"type": "string"}
-        row = {"id": {"type": "integer"}, "text": text, "prob": number, "raw": number, "said": text}
+        row = {
+            "id": {"type": "integer"},
+            "text": text,
+            "prob": number,
+            "raw": number,
+            "said": text,
+            "writes": {"type": "boolean"},
+        }
         rows = {"type": "array", "items": {"type": "object", "properties": row}}
         return {"type": "object", "properties": {"rows": rows, "chosen": {"type": "integer"}}}
 

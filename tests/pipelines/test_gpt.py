@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -164,6 +165,8 @@ def test_filters_are_those_of_transformers(small):
         assert found.probs.sum().item() == pytest.approx(1, abs=1e-5)
         assert (found.log_probs.diff() <= 0).all()
     assert small.next_token("abc", temperature=0).probs.tolist()[:2] == [1, 0]
+    cold = small.next_token("abc", temperature=np.float32(1e-38))  # as cold, and nothing overflows
+    assert cold.probs.tolist()[:2] == [1, 0]
 
 
 def test_a_tree_multiplies_along_its_branches(pipe):
@@ -183,7 +186,7 @@ def test_a_tree_multiplies_along_its_branches(pipe):
 def test_nothing_follows_an_end(ending):
     """Where the likeliest token is the end, its branch stays bare."""
     width = ending.model.config.vocab_size
-    (end,) = (b for b in ending.tree("", depth=2, width=width) if b.token_id == ending.eos_token_id)
+    (end,) = (b for b in ending.tree("", depth=2, width=width) if b.token_id in ending.eos_token_ids)
     assert not end.children
 
 
@@ -271,6 +274,15 @@ def test_a_full_context_slides_and_says_so_or_refuses(pipe):
     assert first.forgotten == 70 - CONTEXT and first.token_ids[0] == int(pipe.next_token(long).token_ids[0])
 
 
+def test_a_text_that_slides_does_not_depend_on_its_neighbours(pipe):
+    prompts = ["abcdefg abcdefg", "gfe abcabcgfedcbaabc", "a"]
+    for arguments in ({"temperature": 0}, {"generator": [seeded(i) for i in range(3)]}):
+        together = pipe(prompts, 40, **arguments)
+        for i, prompt in enumerate(prompts):
+            alone = {"temperature": 0} if "temperature" in arguments else {"generator": [seeded(i)]}
+            assert together[i]["token_ids"] == pipe(prompt, 40, **alone)["token_ids"]
+
+
 def test_a_text_ends_at_its_end_or_at_a_stop(ending, small):
     rows = ending(["a"] * 40, 100, generator=seeded(3))
     assert {r["finish_reason"] for r in rows} == {"end_of_text", "length"} or all(
@@ -278,31 +290,65 @@ def test_a_text_ends_at_its_end_or_at_a_stop(ending, small):
     )
     for row in rows:
         ended = row["finish_reason"] == "end_of_text"
-        assert (ending.eos_token_id in row["token_ids"]) == ended and len(row["log_probs"]) == len(row["token_ids"])
-        assert not ended or row["token_ids"].index(ending.eos_token_id) == len(row["token_ids"]) - 1
+        assert (ending.eos_token_ids[0] in row["token_ids"]) == ended and len(row["log_probs"]) == len(row["token_ids"])
+        assert not ended or row["token_ids"].index(ending.eos_token_ids[0]) == len(row["token_ids"]) - 1
     stopped = small("a", 200, generator=seeded(0), stop_strings=["\n", "xyz"])
     assert stopped["finish_reason"] == "stop_string" and stopped["continuation"].endswith("\n")
     assert stopped["continuation"].count("\n") == 1
 
 
-def test_a_stream_that_is_closed_computes_no_more(small):
-    calls = []
-    handle = small.model.transformer.wte.register_forward_hook(lambda *_: calls.append(1))
+def test_a_stream_that_is_closed_computes_no_more(small, monkeypatch):
+    calls, forward = [], _GPT2.forward
+    monkeypatch.setattr(_GPT2, "forward", lambda self, *inputs: calls.append(1) or forward(self, *inputs))
     stream = small.stream("a", 10_000)
     taken = [next(stream) for _ in range(3)]
     stream.close()
-    handle.remove()
-    assert [s.step for s in taken] == [0, 1, 2] and next(stream, None) is None
+    assert [s.step for s in taken] == [0, 1, 2] and next(stream, None) is None and len(calls) == 3
     assert [len(s.texts[0]) for s in taken] == [1, 2, 3]  # what was handed out does not grow afterwards
     assert torch.is_inference_mode_enabled() is False
 
 
-def test_beams_find_no_less_likely_a_text_than_greedy_steps(pipe):
-    greedy = sum(pipe("ab", 6, temperature=0)["log_probs"])
-    found = pipe("ab", 6, num_beams=6)
-    assert sum(found["log_probs"]) >= greedy - 1e-4 and len(found["token_ids"]) == 6
-    with pytest.raises(ValueError, match="top_k is 3; with num_beams above 1 nothing is drawn"):
-        pipe("ab", 6, num_beams=2, top_k=3)
+def test_beams_as_many_as_tokens_find_the_likeliest_text_of_two(ending):
+    """So many beams are a search of all: texts of two tokens, and the end alone."""
+    vocabulary = range(ending.model.config.vocab_size)
+    prompt, (end,) = ending.encode("ab"), ending.eos_token_ids
+    texts = [[a, b] for a in vocabulary for b in vocabulary if a != end] + [[end]]
+    totals = [ending.token_log_probs([*prompt, *t], CONTEXT)[len(prompt) - 1 :].sum().item() for t in texts]
+    found = ending("ab", 2, num_beams=len(vocabulary))
+    assert found["token_ids"] == texts[totals.index(max(totals))]
+    assert sum(found["log_probs"]) == pytest.approx(max(totals), abs=1e-4)
+
+
+def test_beams_refuse_what_only_sampling_knows(small):
+    for arguments, message in (
+        ({"top_k": 3}, "top_k is 3; with num_beams above 1 nothing is drawn"),
+        ({"overflow": "crash"}, "overflow is 'crash'"),
+        ({"max_new_tokens": 30}, "the text has 2 tokens and 30 more are asked for; beams do not slide"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            small("ab", **{"max_new_tokens": 6, "num_beams": 2, **arguments})
+
+
+def test_a_network_with_an_adapter_or_a_hook_is_asked_itself(letters):
+    """The lean step reads weights; what is put around them would be passed over."""
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+
+        def forward(self, x):
+            return 2 * self.inner(x)
+
+    model = network("gpt2", letters)
+    for block in model.transformer.h:
+        block.attn.c_attn = Adapter(block.attn.c_attn)
+    pipe = GPTPipeline(model=model, tokenizer=letters, device="cpu")
+    assert _step_for(model) is _Any
+    assert pipe("gfe abc", 12, temperature=0)["token_ids"] == greedy_by_transformers(pipe, "gfe abc", 12)
+    hooked = network("gpt2", letters)
+    hooked.transformer.h[0].register_forward_hook(lambda module, inputs, output: None)
+    assert _step_for(hooked) is _Any
 
 
 def test_call_and_callback_see_the_steps_of_the_stream(small):
@@ -333,6 +379,13 @@ def test_bytes_go_there_and_back(letters):
         assert pipe.decode(ids) == text
     parts = [pipe.token_text(i) for i in pipe.encode("🌳")[1:]]
     assert parts == ["<F0>", "<9F>", "<8C>", "<B3>"]
+    assert [pipe.writes(i) for i in (pipe.bos_token_id, pipe.encode("🌳")[1], pipe.encode("the")[1])] == [
+        False,
+        False,
+        True,
+    ]
+    first = GPTPipeline(model=network("gpt2", tokenizer), tokenizer=tokenizer, device="cpu").score("🌳")
+    assert first.num_bytes == len(first.log_probs) == 3  # the first byte is given
     assert pipe.score("é").num_bytes == 2 and len(pipe.score("é").log_probs) == 2
 
 
@@ -366,6 +419,7 @@ def test_prompts_show_none_one_or_several_examples():
         ({"overflow": "crash"}, "overflow is 'crash'; it must be one of slide, error"),
         ({"generator": [seeded(0), seeded(1)]}, "generator is a list of 2; there are 1 prompts"),
         ({"stop_strings": [""]}, "stop_strings holds an empty text"),
+        ({"generator": 0}, "generator is 0; it must be a torch.Generator"),
     ],
 )
 def test_calls_name_the_argument_that_is_wrong(small, arguments, message):

@@ -271,6 +271,17 @@ def test_loading_a_damaged_checkpoint_changes_nothing(tmp_path):
     assert torch.equal(fresh.weight, before)
 
 
+def test_an_optimizer_of_other_groups_is_refused_before_anything_is_loaded(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    save_checkpoint(tmp_path / "step-1", {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}, {})
+    other = torch.nn.Linear(3, 2)
+    before = other.weight.clone()
+    groups = torch.optim.AdamW([{"params": [other.weight]}, {"params": [other.bias]}])
+    with pytest.raises(ValueError, match=r"optimizer has parameters in groups of \[2\], not of \[1, 1\]"):
+        load_checkpoint(tmp_path / "step-1", {"model": other, "optimizer": groups})
+    assert torch.equal(other.weight, before)
+
+
 def test_a_finished_run_resumed_changes_nothing(tmp_path):
     folder = tiny(tmp_path / "run")
     before = weights(folder)

@@ -26,11 +26,12 @@ from transformers import (
 from transformers.utils import logging
 
 from pipelines.language.pipeline_gpt import GPTPipeline
+from training.data import in_order
 from training.loops.common import RunOptions, start
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import written
-from training.text import TextOptions, TextSource, load_text
+from training.text import TextOptions, TextSource, TokenStream, load_text
 
 TASK = "next-token"  # what `transformers.pipeline` calls ours
 SPEC = {"kind": "text", "support": "tokens"}
@@ -48,7 +49,9 @@ class GPTOptions(TextOptions, RunOptions):
         0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
     )
     eval_every: int = option(150, "steps between two validations", least=1)
-    architecture: str = option("llama", "of the network, as transformers has it", choices=("gpt2", "llama"))
+    architecture: str = option(
+        "llama", "of the network, as transformers has it; --init_from brings its own", choices=("gpt2", "llama")
+    )
     num_layers: int = option(4, "transformer blocks", least=1)
     num_heads: int = option(4, "attention heads", least=1)
     width: int = option(128, "numbers that stand for a token inside the network", least=2)
@@ -60,6 +63,8 @@ class GPTOptions(TextOptions, RunOptions):
             raise UsageError(f"--width is {self.width}; it must be a multiple of --num_heads, {self.num_heads}")
         if self.architecture == "llama" and self.dropout:
             raise UsageError(f"--dropout is {self.dropout}; a llama has none")
+        if self.architecture == "llama" and self.width // self.num_heads % 2:
+            raise UsageError(f"--width is {self.width}; for a llama it must be an even number times --num_heads")
 
 
 def build_model(options: GPTOptions, source: TextSource) -> PreTrainedModel:
@@ -105,7 +110,9 @@ def _published(options: GPTOptions, source: TextSource) -> PreTrainedModel:
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise UsageError(f"--init_from {options.init_from}: holds no language model ({why})") from None
-    longest = model.config.max_position_embeddings
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is None:
+        raise UsageError(f"--init_from {options.init_from}: its config names no max_position_embeddings")
     if options.context_length > longest:
         raise UsageError(f"--context_length is {options.context_length}; that model sees {longest} tokens at most")
     if source.separated:
@@ -129,8 +136,10 @@ def next_token_loss(model, x: Tensor, end: int | None = None) -> Tensor:
 
 
 def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
-    """A text that the model writes, from the beginning of the held-out text."""
-    opening = pipeline.decode(next(iter(source.validation.__getitems__([0])[0]))[:16].tolist())
+    """A text that the model writes, from the beginning of the held-out text, or of the training text where none is."""
+    split = source.train if not isinstance(source.validation, TokenStream) and not len(source.validation) else None
+    window = next(in_order(split or source.validation, 1))[0][0]
+    opening = pipeline.decode(window[:16].tolist())
     step = None
     tokens, log_probs = [], []
     generator = torch.Generator().manual_seed(0)

@@ -241,6 +241,12 @@ def load_checkpoint(folder: Path, parts: dict) -> dict:
             if wanted != found:
                 odd = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
                 raise ValueError(f"{name} lacks or misshapes {', '.join(odd[:3])}")
+        elif hasattr(part, "param_groups"):
+            wanted, found = (
+                [len(g["params"]) for g in state["param_groups"]] for state in (part.state_dict(), loaded[name])
+            )
+            if wanted != found:
+                raise ValueError(f"{name} has parameters in groups of {found}, not of {wanted}")
     for name, part in parts.items():
         part.load_state_dict(loaded[name])
     return facts
