@@ -8,7 +8,7 @@
 Prints one JSON line:
     training   training/language/gpt-shakespeare-cpu.yaml in a fresh process: validation loss over the whole validation
                split (nats a character, windows of 64 that do not overlap), seconds from command to saved model,
-               iterations/s
+               iterations/s; and iterations/s of a bare PyTorch loop over the same network, in turn, the ratio in each round
     decoding   greedy tokens/s of 4 layers, 128 wide, context 64, at batch 1 and 16, by the pipeline and by generate() with its
                default cache, in turn; the ratio is the median of the ratios within a round
     gpt2       the same of GPT-2's smallest configuration at batch 1, in float32 and bfloat16, and what share it is of
@@ -29,6 +29,46 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+# the network of nanoGPT's CPU setting in plain PyTorch, trained with nothing but what training needs
+BARE = """
+import sys, time, torch, torch.nn as nn, torch.nn.functional as F
+text = open(sys.argv[1], encoding="utf-8").read()
+letters = sorted(set(text))
+data = torch.tensor([letters.index(c) for c in text[: int(0.9 * len(text))]])
+L, D, H, T, B = 4, 128, 4, 64, 12
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.n1, self.n2 = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.qkv, self.out = nn.Linear(D, 3 * D), nn.Linear(D, D)
+        self.mlp = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
+    def forward(self, x):
+        q, k, v = self.qkv(self.n1(x)).view(B, T, 3, H, D // H).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, D))
+        return x + self.mlp(self.n2(x))
+
+class GPT(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token, self.place = nn.Embedding(len(letters), D), nn.Embedding(T, D)
+        self.blocks, self.norm = nn.Sequential(*[Block() for _ in range(L)]), nn.LayerNorm(D)
+    def forward(self, x):
+        x = self.blocks(self.token(x) + self.place.weight)
+        return F.linear(self.norm(x), self.token.weight)
+
+net = GPT()
+optimizer = torch.optim.AdamW(net.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.1, fused=True)
+steps = int(sys.argv[2])
+for step in range(steps):
+    if step == steps // 4: began = time.perf_counter()
+    at = torch.randint(len(data) - T - 1, (B, 1)) + torch.arange(T + 1)
+    x = data[at]
+    loss = F.cross_entropy(net(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+    optimizer.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(net.parameters(), 1.0); optimizer.step()
+print((steps - steps // 4) / (time.perf_counter() - began))
+"""
 
 SIZES = {"2 x 64": (2, 2, 64), "4 x 128": (4, 4, 128), "6 x 192": (6, 6, 192)}  # layers, heads, width
 AMOUNTS = (100_000, 316_000, 1_003_854)  # characters of the training split; the last is all of it
@@ -53,15 +93,23 @@ def train(folder: Path, data_dir: str, *words) -> dict:
     return record
 
 
-def training(data_dir: str) -> dict:
+def training(data_dir: str, rounds: int) -> dict:
+    found, bare = [], []
+    file = next(Path(data_dir).glob("*.txt"))
     with tempfile.TemporaryDirectory() as folder:
-        record = train(Path(folder) / "run", data_dir)
+        for number in range(rounds):
+            line = [sys.executable, "-c", BARE, str(file), "600"]
+            bare.append(float(subprocess.run(line, check=True, capture_output=True, text=True).stdout))
+            found.append(train(Path(folder) / str(number), data_dir))
+    rates = [record["tokens_per_second"] / CONTEXT / BATCH for record in found]
     return {
-        "validation": round(record["validation"], 4),
-        "seconds_from_command_to_model": round(record["wall"], 1),
-        "iterations_per_second": round(record["tokens_per_second"] / CONTEXT / BATCH, 1),
-        "steps": record["step"],
-        "parameters": record["parameters"],
+        "validation": round(found[0]["validation"], 4),
+        "seconds_from_command_to_model": [round(record["wall"], 1) for record in found],
+        "iterations_per_second": [round(rate, 1) for rate in rates],
+        "bare_loop": [round(rate, 1) for rate in bare],
+        "ratio": [round(ours / theirs, 3) for ours, theirs in zip(rates, bare, strict=True)],
+        "steps": found[0]["step"],
+        "parameters": found[0]["parameters"],
     }
 
 
@@ -93,7 +141,7 @@ def pair(pipe, batch: int, given: int, new: int) -> tuple[float, float, bool]:
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, pad_token_id=0
     )
     theirs = time.perf_counter() - began
-    return batch * new / ours, batch * new / theirs, step._ids == written[:, given:].tolist()
+    return batch * new / ours, batch * new / theirs, step._written == written[:, given:].tolist()
 
 
 def compare(pipe, batch: int, given: int, new: int, rounds: int) -> dict:
@@ -111,7 +159,7 @@ def decoding(rounds: int) -> dict:
     from transformers import GPT2Config
 
     pipe = pipe_of(GPT2Config(vocab_size=66, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4,
-                              activation_function="gelu_pytorch_tanh", bos_token_id=None, eos_token_id=None))  # fmt: skip
+                              activation_function="gelu", bos_token_id=None, eos_token_id=None))  # fmt: skip
     return {f"batch_{batch}": compare(pipe, batch, 16, CONTEXT - 16, rounds) for batch in (1, 16)}
 
 
@@ -195,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_dir", help="the folder of tiny Shakespeare's input.txt")
     parser.add_argument("--only", choices=("training", "decoding", "gpt2", "scaling"), required=True)
-    parser.add_argument("--rounds", type=int, default=9, help="of decoding and gpt2")
+    parser.add_argument("--rounds", type=int, default=9, help="of decoding and gpt2; of training at most 3")
     parser.add_argument("--keep", type=Path, help="a folder for the runs of scaling")
     parser.add_argument("--picture", type=Path, help="a PNG of scaling")
     options = parser.parse_args()
@@ -203,7 +251,7 @@ def main() -> None:
         parser.error("--data_dir: needed, the folder of tiny Shakespeare's input.txt")
     data_dir = options.data_dir and os.path.abspath(options.data_dir)
     if options.only == "training":
-        found = training(data_dir)
+        found = training(data_dir, min(options.rounds, 3))
     elif options.only == "scaling":
         with tempfile.TemporaryDirectory() as folder:
             found = scaling(data_dir, (options.keep or Path(folder)).resolve(), options.picture)

@@ -210,7 +210,7 @@ def _paragraph(text: str, share: float) -> int:
         return len(text)
     wanted = int(share * len(text))
     for mark in ("\n\n", "\n", " "):
-        place = text.rfind(mark, int(0.7 * wanted), wanted)
+        place = text.rfind(mark, int(0.9 * wanted), wanted)
         if place >= 0:
             return place + len(mark)
     return wanted
@@ -384,6 +384,9 @@ def load_text(options: TextOptions) -> TextSource:
     rows = {}
     for split in ("train", "validation", "test"):
         texts = getattr(documents, split)
+        if split == "test" and not documents.has_test:
+            rows[split] = rows["validation"]
+            continue
         rows[split] = torch.tensor(encode(tokenizer, texts, separated) if texts else [], dtype=torch.int32)
     train = rows["train"][: options.max_train_tokens]
     if len(train) <= context:

@@ -91,7 +91,6 @@ class TokenStep:
     Attributes:
         step, num_steps: from 0; the last may come before num_steps - 1 where all texts have ended.
         token_ids: (B,), of an ended text its last one again.
-        log_probs: (B,) nats of those tokens, as the network has them; 0 of an ended text.
         ended: (B,), None while a text goes on, else "end_of_text" or "stop_string".
         forgotten: tokens at the beginning that the network does not see any more, the most of all texts.
     """
@@ -99,16 +98,23 @@ class TokenStep:
     step: int
     num_steps: int
     token_ids: list[int]
-    log_probs: list[float]
     ended: list[str | None]
     forgotten: int
-    _ids: list[list[int]] = field(repr=False)
+    _logits: Tensor = field(repr=False)
+    _written: list[list[int]] = field(repr=False)  # it grows, so the lengths are kept beside it
+    _lengths: list[int] = field(repr=False)
     _decode: Callable = field(repr=False)
+
+    @property
+    def log_probs(self) -> list[float]:
+        """(B,) nats of the tokens, as the network has them, before temperature and filters."""
+        tokens = torch.tensor(self.token_ids, device=self._logits.device)[:, None]
+        return self._logits.log_softmax(-1).gather(1, tokens)[:, 0].tolist()
 
     @property
     def texts(self) -> list[str]:
         """What has been written so far, without the prompts."""
-        return [self._decode(ids) for ids in self._ids]
+        return [self._decode(ids[:n]) for ids, n in zip(self._written, self._lengths, strict=True)]
 
 
 @dataclass
@@ -151,10 +157,9 @@ class _Step:
         """Read tokens (B, T); returns logits (B, V) of the token after the last, float32."""
         begin, end = self.read, self.read + tokens.shape[1]
         self.read = end
-        positions = self.slots[begin:end].expand(len(tokens), -1)
-        mask = None
+        positions = mask = None  # without padding both follow from begin and end
         if self.pads is not None:
-            positions = (positions - self.pads).clamp(min=0)
+            positions = (self.slots[begin:end] - self.pads).clamp(min=0)  # (B, T)
             own, keys = self.slots[begin:end, None], self.slots[None, :end]
             mask = ((keys <= own) & self.seen[:, :, :end] | (keys == own))[:, None]  # (B, 1, T, end)
         return self.forward(tokens, positions, mask, begin, end).float()
@@ -167,21 +172,22 @@ class _GPT2(_Step):
         super().__init__(model, pads, room)
         body, c = model.transformer, self.config
         self.heads, self.width, self.eps = c.n_head, c.n_embd, c.layer_norm_epsilon
-        shape = (len(pads), self.heads, room, self.width // self.heads)
-        self.layers = [
-            (block.ln_1, block.attn.c_attn, block.attn.c_proj, block.ln_2, block.mlp,
-             torch.empty(shape, device=self.device, dtype=self.dtype),
-             torch.empty(shape, device=self.device, dtype=self.dtype))
-            for block in body.h
-        ]  # fmt: skip
-        self.layers = [
-            (n1.weight, n1.bias, qkv.weight, qkv.bias, out.weight, out.bias, n2.weight, n2.bias,
-             mlp.c_fc.weight, mlp.c_fc.bias, mlp.c_proj.weight, mlp.c_proj.bias, keys, values)
-            for n1, qkv, out, n2, mlp, keys, values in self.layers
-        ]  # fmt: skip
-        # HF's gelu_new is this function, written out in six operations
-        tanh = c.activation_function in ("gelu_new", "gelu_pytorch_tanh")
-        self.act = (lambda x: F.gelu(x, approximate="tanh")) if tanh else body.h[0].mlp.act
+        self.size = self.width // self.heads
+        shape = (len(pads), self.heads, room, self.size)
+        # looked up once: of a small network, finding its weights would take as long as using them
+        self.embed, self.place = body.wte.weight, body.wpe.weight
+        self.last = (body.ln_f.weight, body.ln_f.bias, model.lm_head.weight)
+        self.layers = []
+        for block in body.h:
+            attention, mlp = block.attn, block.mlp
+            parts = (block.ln_1, attention.c_attn, attention.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
+            weights = [weight for part in parts for weight in (part.weight, part.bias)]
+            cache = [torch.empty(shape, device=self.device, dtype=self.dtype) for _ in range(2)]
+            self.layers.append((*weights, *cache))
+        # transformers' gelu_new is the second of these, written out in six operations
+        kinds = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+        kind = kinds.get(c.activation_function)
+        self.act = body.h[0].mlp.act if kind is None else lambda x: F.gelu(x, approximate=kind)
 
     @staticmethod
     def takes(model) -> bool:
@@ -191,21 +197,26 @@ class _GPT2(_Step):
         return c.scale_attn_weights and not c.scale_attn_by_inverse_layer_idx and not c.add_cross_attention
 
     def forward(self, tokens, positions, mask, begin, end):
-        (rows, count), width, eps = tokens.shape, self.width, self.eps
-        body, shape = self.model.transformer, (width,)
-        x = F.embedding(tokens, body.wte.weight) + F.embedding(positions, body.wpe.weight)
-        x = x.view(rows * count, width)
+        (rows, count), width, eps, shape = tokens.shape, self.width, self.eps, (self.width,)
+        # (T, width) for all rows, where none is padded
+        places = self.place[begin:end] if positions is None else F.embedding(positions, self.place)
+        x = (F.embedding(tokens, self.embed) + places).view(rows * count, width)
         for n1, m1, w_qkv, b_qkv, w_out, b_out, n2, m2, w_up, b_up, w_down, b_down, keys, values in self.layers:
-            h = torch.layer_norm(x, shape, n1, m1, eps)
-            q, k, v = torch.addmm(b_qkv, h, w_qkv).view(rows, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
-            keys[:, :, begin:end], values[:, :, begin:end] = k, v  # (B, heads, T, width of a head)
-            h = _attention(q, keys[:, :, :end], values[:, :, :end], mask)
-            x = torch.addmm(b_out, h.transpose(1, 2).reshape(rows * count, width), w_out).add_(x)
-            h = torch.layer_norm(x, shape, n2, m2, eps)
-            x = torch.addmm(b_down, self.act(torch.addmm(b_up, h, w_up)), w_down).add_(x)
-        x = x.view(rows, count, width)[:, -1]
-        last = body.ln_f
-        return F.linear(torch.layer_norm(x, shape, last.weight, last.bias, eps), self.model.lm_head.weight)
+            h = torch.addmm(b_qkv, torch.layer_norm(x, shape, n1, m1, eps), w_qkv)
+            if count == 1:  # the order of the axes is one already
+                q, k, v = h.view(rows, 3, self.heads, 1, self.size).unbind(1)
+            else:
+                q, k, v = h.view(rows, count, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind()
+            keys.narrow(2, begin, count).copy_(k)  # (B, heads, T, width of a head)
+            values.narrow(2, begin, count).copy_(v)
+            h = _attention(q, keys.narrow(2, 0, end), values.narrow(2, 0, end), mask)
+            h = h.reshape(rows, width) if count == 1 else h.transpose(1, 2).reshape(rows * count, width)
+            x = torch.addmm(b_out, h, w_out).add_(x)
+            h = torch.addmm(b_up, torch.layer_norm(x, shape, n2, m2, eps), w_up)
+            x = torch.addmm(b_down, self.act(h), w_down).add_(x)
+        norm, shift, head = self.last
+        x = x if count == 1 else x.view(rows, count, width)[:, -1]
+        return F.linear(torch.layer_norm(x, shape, norm, shift, eps), head)
 
 
 class _Llama(_Step):
@@ -230,7 +241,8 @@ class _Llama(_Step):
 
     def forward(self, tokens, positions, mask, begin, end):
         rows, count = tokens.shape
-        cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # (B, 1, T, size)
+        # (T, size), or (B, 1, T, size)
+        cos, sin = (t[begin:end] if positions is None else t[positions][:, None] for t in (self.cos, self.sin))
         half = self.size // 2
 
         def heads(h: Tensor) -> Tensor:
@@ -243,8 +255,9 @@ class _Llama(_Step):
         for layer, (keys, values) in zip(body.layers, self.cache, strict=True):
             h, a = _rms(x, layer.input_layernorm), layer.self_attn
             q, k = turned(heads(a.q_proj(h))), turned(heads(a.k_proj(h)))
-            keys[:, :, begin:end], values[:, :, begin:end] = k, heads(a.v_proj(h))
-            h = _attention(q, keys[:, :, :end], values[:, :, :end], mask, enable_gqa=True)
+            keys.narrow(2, begin, count).copy_(k)
+            values.narrow(2, begin, count).copy_(heads(a.v_proj(h)))
+            h = _attention(q, keys.narrow(2, 0, end), values.narrow(2, 0, end), mask, enable_gqa=True)
             x = x + a.o_proj(h.transpose(1, 2).reshape(rows, count, -1))
             h, m = _rms(x, layer.post_attention_layernorm), layer.mlp
             x = x + m.down_proj(F.silu(m.gate_proj(h)).mul_(m.up_proj(h)))
@@ -260,6 +273,8 @@ class _Any(_Step):
 
     def forward(self, tokens, positions, mask, begin, end):
         seen = None if self.seen is None else self.seen[:, 0, :end].long()
+        if positions is None:
+            positions = self.slots[begin:end].expand(len(tokens), -1)
         return _last_logits(
             self.model, input_ids=tokens, position_ids=positions, attention_mask=seen, past_key_values=self.cache,
             use_cache=True,
@@ -601,19 +616,20 @@ class GPTPipeline(Pipeline):
                     new = torch.tensor(padded, device=self.device)
                 logits = network.logits(new)
                 new = logits.argmax(-1, keepdim=True) if warp is None else _draw(warp(logits), generators)
-                log_probs = logits.log_softmax(-1).gather(1, new)[:, 0].tolist()
                 tokens = new[:, 0].tolist()
             for i, token in enumerate(tokens):
                 if ended[i] is not None:
-                    tokens[i], log_probs[i] = written[i][-1], 0.0
+                    tokens[i] = written[i][-1]
                     continue
                 written[i].append(token)
                 if token in ends:
                     ended[i] = "end_of_text"
                 elif stops and self._stopped(written[i], stops):
                     ended[i] = "stop_string"
-            done = [list(ids) for ids in written]
-            yield TokenStep(step, max_new_tokens, tokens, log_probs, list(ended), max(begins), done, self.decode)
+            lengths = [len(ids) for ids in written]
+            yield TokenStep(
+                step, max_new_tokens, tokens, list(ended), max(begins), logits, written, lengths, self.decode
+            )
             if all(ended):
                 return
 
@@ -667,18 +683,17 @@ class GPTPipeline(Pipeline):
             self._fitting([[]], 0, overflow)
             found = [self._beam(text, _whole("max_new_tokens", max_new_tokens, 1), num_beams) for text in texts]
         else:
-            log_probs, last = None, None
+            log_probs: list[list[float]] = [[] for _ in texts]
             for last in self.stream(
                 texts, max_new_tokens, temperature, top_k, top_p, min_p, generator, stop_strings, overflow
             ):
-                log_probs = log_probs or [[] for _ in last.token_ids]
                 for row, value in zip(log_probs, last.log_probs, strict=True):
                     row.append(value)
                 if callback_on_step_end is not None:
                     callback_on_step_end(self, last.step, last)
             found = [
                 (ids, row[: len(ids)], why or "length")
-                for ids, row, why in zip(last._ids, log_probs, last.ended, strict=True)
+                for ids, row, why in zip(last._written, log_probs, last.ended, strict=True)
             ]
         results = []
         for text, (ids, values, why) in zip(texts, found, strict=True):

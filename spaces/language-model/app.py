@@ -38,11 +38,7 @@ SHOTS = {  # examples, question, the answer that is hoped for
         "BENVOLIO:",
         "Ay, my lord.",
     ),
-    "gpt-python-docs": (
-        "list => lists\nclass => classes\nmethod => methods\nobject => objects",
-        "function",
-        "functions",
-    ),
+    "gpt-python-docs": ('"list" => a list.\n"dict" => a dict.\n"tuple" => a tuple.', '"set"', "a set."),
 }
 
 THEORY = r"""

@@ -52,6 +52,12 @@ class GPTOptions(TextOptions, RunOptions):
     architecture: str = option(
         "llama", "of the network, as transformers has it; --init_from brings its own", choices=("gpt2", "llama")
     )
+    activation: str = option(
+        # GPT-2's own is gelu_new: the second of these, in six operations
+        "gelu",
+        "of gpt2: exact, or by tanh as GPT-2 has it, which takes twice the time",
+        choices=("gelu", "gelu_pytorch_tanh"),
+    )
     num_layers: int = option(4, "transformer blocks", least=1)
     num_heads: int = option(4, "attention heads", least=1)
     width: int = option(128, "numbers that stand for a token inside the network", least=2)
@@ -95,7 +101,7 @@ def build_model(options: GPTOptions, source: TextSource) -> PreTrainedModel:
             n_embd=options.width,
             n_layer=options.num_layers,
             n_head=options.num_heads,
-            activation_function="gelu_pytorch_tanh",  # GPT-2's own, in one operation instead of six
+            activation_function=options.activation,
             attn_pdrop=0.0,  # with it, attention on a CPU is not fused, and a step takes twice as long
             resid_pdrop=options.dropout,
             embd_pdrop=options.dropout,
