@@ -124,7 +124,7 @@ class TokenStream(StreamSplit):
     def __iter__(self) -> Iterator[tuple[Tensor, None]]:
         buffer: list[int] = []
         size = self.context_length + 1
-        for row in self.rows:
+        for row in _readable(self.rows):
             text = row[self.image_column]
             if not text or not self.keep(text):
                 continue
@@ -132,6 +132,16 @@ class TokenStream(StreamSplit):
             while len(buffer) >= size:
                 yield torch.tensor(buffer[:size]), None
                 del buffer[: size - 1]  # the last token is the next window's first: it has only been a target
+
+
+def _readable(rows) -> Iterator[dict]:
+    """Streamed rows; what cannot be decoded shows only on the way."""
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--streaming true: byte 0x{error.object[error.start]:02x} in the text is not UTF-8; save the files as UTF-8"
+        ) from None
 
 
 # Documents
@@ -155,11 +165,7 @@ def load_documents(options: TextOptions) -> Documents:
     place = Path(options.data_dir or name)
     files = _text_files(place)
     if files:
-        by_split: dict[str, list[str]] = {}
-        for file in files:
-            split = split_of(file.relative_to(place)) if place.is_dir() else "train"
-            by_split.setdefault(split, []).append(_read(file))
-        return _parts(place.name, by_split)
+        return _parts(place.name, {k: [_read(file) for file in v] for k, v in _by_split(files, place).items()})
     if not place.exists() and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"--{'data_dir' if options.data_dir else 'dataset'} {place}: there is no such file or folder")
     tables = _through_datasets(options)
@@ -246,6 +252,13 @@ def _text_files(place: Path) -> list[Path]:
     return [p for p in files if p.suffix in (".txt", ".md") and not p.stem.lower().startswith(about)]
 
 
+def _by_split(files: list[Path], place: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(split_of(file.relative_to(place)) if place.is_dir() else "train", []).append(file)
+    return found
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -287,11 +300,7 @@ def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
         elif place.is_file():
             name, files = TABLES[place.suffix], [place]
     if files:
-        by_split: dict[str, list[str]] = {}
-        for file in files:
-            split = split_of(file.relative_to(place)) if place.is_dir() else "train"
-            by_split.setdefault(split, []).append(str(file))
-        more["data_files"] = by_split
+        more["data_files"] = {k: [str(file) for file in v] for k, v in _by_split(files, place).items()}
     else:
         more["name"] = options.subset
     try:
@@ -468,7 +477,7 @@ def _stream_parts(options: TextOptions) -> dict[str, tuple]:
 def _texts(part: tuple, options: TextOptions) -> Iterator[str]:
     """A streamed split's documents."""
     rows, keep = part
-    for row in rows:
+    for row in _readable(rows):
         if options.text_column not in row:
             raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
         text = row[options.text_column]

@@ -237,7 +237,11 @@ class _Llama(_Step):
 
     @staticmethod
     def takes(model) -> bool:
-        return type(model).__name__ == "LlamaForCausalLM" and model.config.hidden_act == "silu"
+        if type(model).__name__ != "LlamaForCausalLM" or model.config.hidden_act != "silu":
+            return False
+        # the others turn by angles that depend on how long the text has become
+        rope = getattr(model.config, "rope_parameters", None) or {}
+        return rope.get("rope_type", "default") in ("default", "linear", "llama3")
 
     def forward(self, tokens, positions, mask, begin, end):
         rows, count = tokens.shape

@@ -42,6 +42,11 @@ model here loads with one line of `from_pretrained`.
 """
 
 
+def is_language(folder: Path) -> bool:
+    """Whether a record is that of a language model: it has a vocabulary."""
+    return bool(json.loads((folder / "run.json").read_text())["model"].get("vocab_size"))
+
+
 def picture(name: str) -> str:
     """Real samples of a model, as an <img>; nothing where there are none."""
     file = HERE / "box" / name / "samples.png"
@@ -51,7 +56,8 @@ def picture(name: str) -> str:
 
     with Image.open(file) as samples:
         samples = samples.convert("RGB")
-        side = min(samples.size)  # the upper left square: the picture of a card is small
+        # the upper left square, of a text less of it: the picture of a card is small
+        side = min(samples.size) // (3 if is_language(HERE / "box" / name) else 1)
         samples = samples.crop((0, 0, side, side))
         samples.thumbnail((320, 320), Image.Resampling.LANCZOS)
         return f'<img src="{house.data_url(samples)}" alt="samples of {html.escape(name)}">'
@@ -96,7 +102,7 @@ def cells(folder: Path, run: dict, results: dict) -> list[str]:
     def figure(key: str) -> str:
         return f"{results[key]:.2f}" if key in results else "–"
 
-    if run["model"].get("vocab_size"):
+    if is_language(folder):
         return first + [figure(key) for key in ("nats_per_token", "perplexity", "bits_per_byte")]
     bound = "≤ " if results.get("likelihood") == "bound" else ""
     accuracy = results.get("accuracy", results.get("class_accuracy"))
@@ -115,7 +121,7 @@ def box() -> str:
         run = json.loads((folder / "run.json").read_text())
         file = folder / "results.json"
         row = cells(folder, run, json.loads(file.read_text()) if file.is_file() else {})
-        columns = LANGUAGE_COLUMNS if run["model"].get("vocab_size") else COLUMNS
+        columns = LANGUAGE_COLUMNS if is_language(folder) else COLUMNS
         tables[columns] += "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
     made = ""
     for columns, rows in tables.items():

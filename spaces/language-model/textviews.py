@@ -53,11 +53,11 @@ def visible(text: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """0.1234 -> 12 %; what is small keeps two digits."""
+    """0.1234 -> 12 %; what is small keeps a digit, what is next to nothing is called so."""
     share = 100 * probability
     if share >= 10 or share == 0:
         return f"{share:.0f} %"
-    return f"{share:.1f} %" if share >= 0.1 else f"{share:.1g} %"
+    return f"{share:.1f} %" if share >= 0.1 else f"{share:.1g} %" if share >= 0.001 else "<0.001 %"
 
 
 class TokenBars(gr.HTML):

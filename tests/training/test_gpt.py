@@ -250,6 +250,12 @@ def test_streams_are_split_by_process_and_pack_all_they_read(tmp_path):
     assert name == tmp_path.name and texts and not set(texts) & (found[0] | found[1])
 
 
+def test_a_stream_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "book.txt").write_bytes(b"words and words\n\n" * 50 + b"caf\xe9")
+    with pytest.raises(UsageError, match="byte 0xe9 in the text is not UTF-8"):
+        load_text(TextOptions(dataset=str(tmp_path / "book.txt"), context_length=8, streaming=True))
+
+
 def _between(tokens: list[int], end: int) -> list[tuple[int, ...]]:
     """The whole documents in a row of tokens."""
     places = [i for i, t in enumerate(tokens) if t == end]
