@@ -143,6 +143,7 @@ class DataSource:
     validation: Dataset
     test: Dataset
     rows_at_once = 500  # of a held-out split
+    unit = ("images", 1)  # what speed is counted in, and how many of them a row holds
 
     def spec(self, support: str, value_range=(0, 1), dequantization: str = "none", pad_to: int | None = None) -> dict:
         """The data spec that a model's config carries; README, "Add a family", says what it holds."""

@@ -94,6 +94,11 @@ class TextSource:
     class_names: tuple = ()
 
     @property
+    def unit(self) -> tuple[str, int]:
+        """What speed is counted in, and how many of them a window holds."""
+        return "tokens", self.shape[0]
+
+    @property
     def rows_at_once(self) -> int:
         """Windows whose logits, and what led to them, fit into memory together."""
         tokens = min(8_192, 2**25 // len(self.tokenizer))

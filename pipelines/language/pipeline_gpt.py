@@ -441,7 +441,9 @@ class GPTPipeline(Pipeline):
             ValueError: a value outside its range, an empty prompt where the model needs one, an unknown character.
         """
         warp = _warper(temperature, top_k, top_p, min_p)
-        ids = self._fitting([self.encode(prompt)], 0, overflow)[0][-self.context_length :]
+        ids = self.encode(prompt)
+        self._check_overflow(len(ids), 0, overflow)
+        ids = ids[-self.context_length :]
         given = torch.tensor([ids], device=self.device)
         logits = _last_logits(self.model, input_ids=given, use_cache=False).float()
         probs = warp(logits)[0].cpu()
@@ -492,7 +494,7 @@ class GPTPipeline(Pipeline):
         if not ids:
             after = " after the first, which is given" if text and not prompt else ""
             raise ValueError(f"text is {text!r}; there is no token to score{after}")
-        self._fitting([[*before, *ids[:-1]]], 0, overflow)
+        self._check_overflow(len(before) + len(ids) - 1, 0, overflow)
         log_probs = self.token_log_probs([*before, *ids], stride)[-len(ids) :]
         skipped = 0 if prompt or self.bos_token_id is not None else self._num_bytes(before[0])
         num_bytes = len(text.encode()) - skipped
@@ -581,8 +583,7 @@ class GPTPipeline(Pipeline):
         if not prompts:
             raise ValueError("prompts is empty; give at least one")
         max_new_tokens = _whole("max_new_tokens", max_new_tokens, 1)
-        warp = None if temperature == 0 else _warper(temperature, top_k, top_p, min_p)
-        _warper(temperature, top_k, top_p, min_p)  # also what greedy decoding does not use is checked
+        warp = _warper(temperature, top_k, top_p, min_p)  # also what greedy decoding does not use is checked
         generators = list(generator) if isinstance(generator, Sequence) else generator
         for one in generators if isinstance(generators, list) else [generators]:
             if one is not None and not isinstance(one, torch.Generator):
@@ -592,8 +593,9 @@ class GPTPipeline(Pipeline):
         stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or [])
         if "" in stops:
             raise ValueError("stop_strings holds an empty text; every text ends with it")
-        rows = self._fitting([self.encode(p) for p in prompts], max_new_tokens, overflow)
-        return self._stream(rows, max_new_tokens, warp, generators, stops)
+        rows = [self.encode(p) for p in prompts]
+        self._check_overflow(max(map(len, rows)), max_new_tokens, overflow)
+        return self._stream(rows, max_new_tokens, None if temperature == 0 else warp, generators, stops)
 
     def _stream(self, rows, max_new_tokens: int, warp, generators, stops: list[str]) -> Iterator[TokenStep]:
         written: list[list[int]] = [[] for _ in rows]
@@ -684,7 +686,7 @@ class GPTPipeline(Pipeline):
             ):  # fmt: skip
                 if value != unused:
                     raise ValueError(f"{name} is {value}; with num_beams above 1 nothing is drawn or streamed")
-            self._fitting([[]], 0, overflow)
+            self._check_overflow(0, 0, overflow)
             found = [self._beam(text, _whole("max_new_tokens", max_new_tokens, 1), num_beams) for text in texts]
         else:
             log_probs: list[list[float]] = [[] for _ in texts]
@@ -729,18 +731,16 @@ class GPTPipeline(Pipeline):
         values = self.token_log_probs([*ids, *new], self.context_length)[len(ids) - 1 :].tolist()
         return new, values, "length" if end is None else "end_of_text"
 
-    def _fitting(self, rows: list[list[int]], more: int, overflow: str) -> list[list[int]]:
-        """The rows, where they and so many tokens more fit into the context, or may slide through it."""
+    def _check_overflow(self, length: int, more: int, overflow: str) -> None:
+        """Refuse a text of this length, and so many tokens more, that neither fits into the context nor may slide."""
         if overflow not in OVERFLOWS:
             raise ValueError(f"overflow is {overflow!r}; it must be one of {', '.join(OVERFLOWS)}")
-        longest = max(map(len, rows))
-        if overflow == "error" and longest + more > self.context_length:
+        if overflow == "error" and length + more > self.context_length:
             added = f" and {more} more are asked for" if more else ""
             raise ValueError(
-                f"the text has {longest} tokens{added}; this model sees {self.context_length} at once: "
+                f"the text has {length} tokens{added}; this model sees {self.context_length} at once: "
                 "shorten it, or let overflow be 'slide'"
             )
-        return rows
 
     # Prompts
 

@@ -31,7 +31,7 @@ from training.loops.common import RunOptions, start
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import written
-from training.text import TextOptions, TextSource, TokenStream, load_text
+from training.text import TextOptions, TextSource, load_text
 
 TASK = "next-token"  # what `transformers.pipeline` calls ours
 SPEC = {"kind": "text", "support": "tokens"}
@@ -143,8 +143,8 @@ def next_token_loss(model, x: Tensor, end: int | None = None) -> Tensor:
 
 def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
     """A text that the model writes, from the beginning of the held-out text, or of the training text where none is."""
-    split = source.train if not isinstance(source.validation, TokenStream) and not len(source.validation) else None
-    window = next(in_order(split or source.validation, 1))[0][0]
+    # the loop has stored a streamed validation split by now
+    window = next(in_order(source.validation if len(source.validation) else source.train, 1))[0][0]
     opening = pipeline.decode(window[:16].tolist())
     step = None
     tokens, log_probs = [], []

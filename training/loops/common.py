@@ -5,7 +5,8 @@ A run folder holds
     log.jsonl               one line of figures every --log_every steps
     checkpoints/step-N/     everything needed to go on, written whole or not at all
     samples.png curve.png   redrawn as the run goes
-    model_index.json, <component>/      the finished pipeline: the averaged weights
+    model_index.json, <component>/      the finished pipeline: the averaged weights; of a language model
+                                        transformers' files instead
 
 Randomness is a function of (seed, step, process): each step seeds its generators from these numbers, so that nothing
 about them needs to be stored, and a run that was killed and resumed draws what an unbroken one would have drawn.

@@ -87,8 +87,9 @@ def train(
         average.update()
         return terms
 
-    step = drive(run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw,
-                 unit=("tokens", source.shape[0]) if source.kind == "text" else ("images", 1))  # fmt: skip
+    step = drive(
+        run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw, unit=source.unit
+    )
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
     run.finish(step, make_pipeline, export_copy(average.module))
