@@ -3,6 +3,7 @@
 FAMILIES is that table: a new family adds a line. Models are tiny and untrained; only the interface is asked here.
 """
 
+import inspect
 import math
 from dataclasses import dataclass, field
 
@@ -13,14 +14,24 @@ from diffusers import DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2D
 
 from pipelines.adversarial.modeling_gan import DiscriminatorModel, GeneratorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
+from pipelines.autoencoders.modeling_autoencoder import AutoencoderModel
+from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEModel
 from pipelines.autoencoders.modeling_vae import VAEModel
+from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
+from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
+from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
+from pipelines.classical.modeling_kde import KDEModel
+from pipelines.classical.modeling_pca import PCAModel
+from pipelines.classical.pipeline_density import DensityPipeline
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
 from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
 
 BINARY = {"support": "binary", "range": [0, 1], "dequantization": "none"}
 LEVELS = {"support": "8-bit", "range": [-1, 1], "dequantization": "none"}
 DEQUANTISED = {"support": "8-bit", "range": [-1, 1], "dequantization": "uniform"}
+UNIT = {"support": "8-bit", "range": [0, 1], "dequantization": "none"}
+UNIT_DEQUANTISED = {"support": "8-bit", "range": [0, 1], "dequantization": "uniform"}
 REAL = {"support": "real", "range": None, "dequantization": "none"}
 
 
@@ -41,6 +52,8 @@ class Family:
     conditional: bool = False
     has_log_prob: bool = True  # a bound that no importance sampling tightens, and an implicit likelihood, have none
     knows_no_class: bool = False  # a conditional model that also takes "no class"
+    encodes_by_class: bool = True  # where a code means something only together with its class
+    judge: str = "discriminate"  # what an implicit likelihood has instead
 
     def likelihoods(self, pipe) -> tuple:
         if self.likelihood == "implicit":
@@ -49,6 +62,8 @@ class Family:
 
     def measure(self, pipe, x, class_labels=None, generator=None) -> torch.Tensor:
         """One number for each x: the bound, or where there is none how real it looks."""
+        if self.judge == "reconstruction_error":
+            return pipe.reconstruction_error(x)
         if self.likelihood == "implicit":
             labels = class_labels if class_labels or not self.conditional else [0] * len(x)
             return pipe.discriminate(x, class_labels=labels)
@@ -90,6 +105,42 @@ def dit(classes: int = 10) -> callable:
     )
 
 
+def hierarchical_vae(*latent_dims: int) -> callable:
+    def make():
+        torch.manual_seed(0)
+        model = HierarchicalVAEModel(image_spec(BINARY), list(latent_dims), width=16, upper_width=8)
+        return HierarchicalVAEPipeline(model).to("cpu")
+
+    return make
+
+
+def prior_of(kind: str, dim: int, classes: int = 0):
+    """A density over codes, or over x, fitted to noise."""
+    points = torch.randn(60, dim, generator=torch.Generator().manual_seed(0))
+    by_class = {"class_labels": torch.arange(60) % classes, "num_classes": classes} if classes else {}
+    if kind == "kde":
+        return KDEModel.fit(points, 1.0, **by_class)
+    return GaussianMixtureModel.fit(points, 2, reg_covar=0.5, **by_class)
+
+
+def autoencoder(spec: dict, prior: callable = lambda: None, **config) -> callable:
+    def make():
+        torch.manual_seed(0)
+        return AutoencoderPipeline(AutoencoderModel(spec, latent_dim=3, width=16, **config).eval(), prior()).to("cpu")
+
+    return make
+
+
+def density(spec: dict, kind: str, pca_dim: int = 0, classes: int = 0) -> callable:
+    def make():
+        size = math.prod(spec["shape"])
+        noise = torch.rand(80, size, generator=torch.Generator().manual_seed(0))
+        pca = PCAModel.fit([noise], pca_dim) if pca_dim else None
+        return DensityPipeline(prior_of(kind, pca_dim or size, classes), pca, spec).to("cpu")
+
+    return make
+
+
 def gan(spec: dict, critic: dict | None = None, **config) -> callable:
     def make():
         torch.manual_seed(0)
@@ -109,6 +160,36 @@ FAMILIES = {
     "vae vectors": Family(vae(VECTOR_SPEC, output="gaussian"), "bound", LATENT),
     "cvae": Family(vae(image_spec(BINARY), conditional=True), "bound", LATENT, conditional=True),
     "cvae conv": Family(vae(image_spec(BINARY), conditional=True, network="conv"), "bound", LATENT, conditional=True),
+    "hierarchical vae": Family(hierarchical_vae(4, 3, 2), "bound", LATENT),
+    "autoencoder": Family(
+        autoencoder(image_spec(UNIT), lambda: prior_of("kde", 3)),
+        "implicit",
+        LATENT,
+        has_log_prob=False,
+        judge="reconstruction_error",
+    ),
+    "autoencoder by class": Family(
+        autoencoder(image_spec(UNIT, 3), lambda: prior_of("mixture", 3, 10), network="conv", supervised=True),
+        "implicit",
+        LATENT,
+        True,
+        False,
+        encodes_by_class=False,
+        judge="reconstruction_error",
+    ),
+    "autoencoder ring": Family(
+        autoencoder(VECTOR_SPEC, code_prior="ring"),
+        "implicit",
+        LATENT,
+        has_log_prob=False,
+        judge="reconstruction_error",
+    ),
+    "kde": Family(density(VECTOR_SPEC, "kde"), "exact"),
+    "mixture": Family(density(image_spec(UNIT_DEQUANTISED), "mixture"), "exact"),
+    "mixture by class": Family(
+        density(image_spec(UNIT_DEQUANTISED), "mixture", 4, 10), "exact", LATENT, True, encodes_by_class=False
+    ),
+    "kde of components": Family(density(image_spec(UNIT_DEQUANTISED, 3), "kde", 4), "exact", LATENT),
     "ddpm": Family(
         diffusion(unet(classes=11), image_spec(LEVELS), conditional=True),
         "bound",
@@ -254,13 +335,15 @@ def test_likelihoods_are_nats_per_sample(pipe, family):
     for labels in {None, tuple(labels_for(family, 3) or ()) or None}:
         labels = None if labels is None else list(labels)
         for call in family.likelihoods(pipe):
-            value = call(x, num_samples=2, class_labels=labels, generator=torch.Generator().manual_seed(0))
+            count = {"num_samples": 2} if "num_samples" in inspect.signature(call).parameters else {}
+            value = call(x, **count, class_labels=labels, generator=torch.Generator().manual_seed(0))
             assert value.shape == (3,) and value.dtype == torch.float32 and value.isfinite().all()
 
 
 def test_a_family_without_a_likelihood_gives_the_reason(pipe, family):
     if not family.has_log_prob:
-        with pytest.raises(NotImplementedError, match=r"log_prob: a (diffusion model|GAN) .* (elbo|discriminate)\(x\)"):
+        said = r"log_prob: an? (diffusion model|GAN|autoencoder) .* (elbo|discriminate|reconstruction_error)\(x\)"
+        with pytest.raises(NotImplementedError, match=said):
             pipe.log_prob(data(pipe))
 
 
@@ -290,12 +373,13 @@ def test_likelihood_refuses_what_it_cannot_measure(pipe, family):
     if support == "8-bit" and family.likelihoods(pipe):
         wrong["support"] = (torch.full_like(x, 0.5 / 255), "not on the 256 levels")
     for bad, message in wrong.values():
-        for call in family.likelihoods(pipe) or (pipe.discriminate,):
+        for call in family.likelihoods(pipe) or (getattr(pipe, family.judge),):
             with pytest.raises(ValueError, match=message):
                 call(bad)
     for call in family.likelihoods(pipe):
-        with pytest.raises(ValueError, match="num_samples is 0"):
-            call(x, num_samples=0)
+        if "num_samples" in inspect.signature(call).parameters:
+            with pytest.raises(ValueError, match="num_samples is 0"):
+                call(x, num_samples=0)
 
 
 def test_codes_go_there_and_back(pipe, family):
@@ -318,7 +402,7 @@ def test_codes_go_there_and_back(pipe, family):
         pipe.interpolate(x[:1], x[1:2], steps=1)
     if family.knows_no_class:
         assert pipe.encode(x).shape == z.shape
-    elif family.conditional:
+    elif family.conditional and family.encodes_by_class:
         with pytest.raises(ValueError, match="encoding needs the class"):
             pipe.encode(x)
 
@@ -353,7 +437,7 @@ def test_images_go_in_as_pictures_and_arrays(pipe, family):
     torch.testing.assert_close(family.measure(pipe, pictures, given, seeds(1, 2, 3)), expected)
     torch.testing.assert_close(family.measure(pipe, array, given, seeds(1, 2, 3)), expected)
     with pytest.raises(ValueError, match="x holds images of"):
-        (pipe.discriminate if family.likelihood == "implicit" else pipe.elbo)(pictures[0].resize((5, 5)))
+        (getattr(pipe, family.judge) if family.likelihood == "implicit" else pipe.elbo)(pictures[0].resize((5, 5)))
 
 
 def test_half_precision_weights_still_measure_in_float32(family):

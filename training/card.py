@@ -22,6 +22,7 @@ METRICS = {  # figure of results.json -> (type, name)
     "frechet_distance": ("frechet_distance", "Fréchet distance in the features of {extractor}"),
     "class_accuracy": ("accuracy", "class of conditional samples by {extractor}"),
     "accuracy": ("accuracy", "accuracy"),
+    "reconstruction_error": ("mse", "mean squared error of reconstructions, per pixel in [0, 1]"),
     "nats_per_token": ("nll", "-log P(token), nats per token"),
     "perplexity": ("perplexity", "perplexity per token"),
     "bits_per_byte": ("bits_per_byte", "-log P(text), bits per byte of it"),
@@ -126,6 +127,8 @@ Offline, once `hf download {name}` has fetched it, set `HF_HUB_OFFLINE=1`, or gi
 
 def _loading(name: str, found: dict) -> str:
     use = "images = pipe(batch_size=16).images"
+    if found.get("likelihood") == "none":
+        use = "again = pipe.reconstruct(images).images  # (B, C, H, W) in [0, 1], or PIL images"
     if "accuracy" in found:
         use = "probabilities = pipe.classify(images)  # (B, C, H, W) in [0, 1], or PIL images"
     return f"""## Load it

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- leaderboard: python -m training.leaderboard -->", "<!-- end of the leaderboard -->"
 COLUMNS = (
     "model", "test data", "parameters", "minutes to train", "nats", "bits/dim", "Fréchet distance (floor)",
-    "precision, recall", "class accuracy", "ms an image (batch 64)",
+    "precision, recall", "class accuracy", "squared error", "ms an image (batch 64)",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def row(folder: Path) -> list[str]:
     speed = f"{1000 * found['seconds_per_image']['64']:.2f}" if "seconds_per_image" in found else ""
     return [
         f"`{folder.name}`", found["dataset"], f"{found['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}",
-        nats, figure("bits_per_dim", 3), distance, spread, "" if accuracy is None else f"{accuracy:.2%}", speed,
+        nats, figure("bits_per_dim", 3), distance, spread, "" if accuracy is None else f"{accuracy:.2%}", figure("reconstruction_error", 4), speed,
     ]  # fmt: skip
 
 

@@ -125,3 +125,12 @@ def loss_curve(lines: list[dict], names: tuple[str, ...] = ("loss",)) -> bytes:
     axes.set_xlabel("step")
     axes.legend(frameon=False)
     return _figure_png(figure)
+
+
+def heat_map(values: np.ndarray, columns: list[str] | None) -> bytes:
+    """(N, D) as a table of colours, its columns named where there are names."""
+    figure, axes = _figure(max(4.0, 0.35 * values.shape[1]), max(2.5, 0.35 * len(values) + 1.5))
+    axes.imshow(values, cmap="Oranges", aspect="auto")
+    axes.set_yticks(range(len(values)), [f"part {i + 1}" for i in range(len(values))])
+    axes.set_xticks(range(values.shape[1]), columns or range(values.shape[1]), rotation=60, ha="right")
+    return _figure_png(figure)

@@ -44,14 +44,30 @@ from training.options import Stopped, UsageError, option
 
 
 @dataclasses.dataclass
-class RunOptions:
-    """How to train; every recipe's options begin with these and with `DataOptions`."""
+class CommonOptions:
+    """What every run is told, trained by steps or fitted at once."""
 
     output_dir: str = option("runs/run", "the run folder", free=True)
     resume: bool = option(False, "go on with the run in --output_dir", free=True)
     overwrite: bool = option(False, "discard the run in --output_dir and start anew", free=True)
-    init_from: str | None = option(None, "a run, checkpoint or Hub repository whose weights to start from")
     seed: int = option(0, "of weights, order and noise", least=0)
+    report_to: str = option(
+        "none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"), free=True
+    )
+    push_to_hub: str | None = option(
+        None, "the repository of the Hub, user/name, to publish the finished run to", free=True
+    )
+
+    def __post_init__(self):
+        if self.push_to_hub is not None:
+            check_repo_id(self.push_to_hub, "--push_to_hub")
+
+
+@dataclasses.dataclass
+class RunOptions(CommonOptions):
+    """How to train by steps; the options of such a recipe begin with these and with `DataOptions`."""
+
+    init_from: str | None = option(None, "a run, checkpoint or Hub repository whose weights to start from")
     max_steps: int = option(1_000, "optimizer steps", least=1)
     batch_size: int = option(128, "samples a process takes at once", least=1)
     gradient_accumulation_steps: int = option(1, "batches that one optimizer step averages over", least=1)
@@ -74,16 +90,6 @@ class RunOptions:
     export: str = option(
         "best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last")
     )
-    report_to: str = option(
-        "none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"), free=True
-    )
-    push_to_hub: str | None = option(
-        None, "the repository of the Hub, user/name, to publish the finished run to", free=True
-    )
-
-    def __post_init__(self):
-        if self.push_to_hub is not None:
-            check_repo_id(self.push_to_hub, "--push_to_hub")
 
 
 # Weights
@@ -261,13 +267,13 @@ class Run:
 
     Args:
         family: the recipe's name, written into run.json; a folder of another family is refused.
-        options: the recipe's options, a `RunOptions`.
+        options: the recipe's options, a `CommonOptions`.
 
     Raises:
         UsageError: the folder holds another family's run, or any run where neither --resume nor --overwrite is given.
     """
 
-    def __init__(self, family: str, options: RunOptions):
+    def __init__(self, family: str, options: CommonOptions):
         self.family, self.options = family, options
         self.folder = Path(options.output_dir)
         self.started = time.time()
@@ -277,13 +283,11 @@ class Run:
         self.trackers = None if options.report_to == "none" else options.report_to
         self._check_folder()
         self._check_tracker()
+        by_steps = {}
+        if isinstance(options, RunOptions):
+            by_steps = {k: getattr(options, k) for k in ("mixed_precision", "gradient_accumulation_steps")}
         try:
-            self.accelerator = Accelerator(
-                mixed_precision=options.mixed_precision,
-                gradient_accumulation_steps=options.gradient_accumulation_steps,
-                log_with=self.trackers,
-                project_dir=str(self.folder),
-            )
+            self.accelerator = Accelerator(log_with=self.trackers, project_dir=str(self.folder), **by_steps)
         except ValueError as error:
             raise UsageError(f"--mixed_precision is {options.mixed_precision}: {error}") from None
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -423,6 +427,19 @@ class Run:
                 os.replace(part, self.folder / part.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds a run that came to its end."""
+        return (self._read_record() or {}).get("status") == "finished"
+
+    def abandon(self, step: int, advice: str | None, code: int = 1) -> None:
+        """End a run that leaves no model: close its record, and where there is `advice` raise `Stopped` with it."""
+        if self.is_main:
+            self._write_record(status="stopped", step=step)
+        self.close()
+        if advice is not None:
+            raise Stopped(f"stopped at step {step}; {advice}", code)
 
     def close(self) -> None:
         for number, handler in self.handlers.items():
@@ -734,7 +751,7 @@ def start(
         model = build_model(options, source)
     except ValueError as error:
         raise UsageError(f"--dataset {options.dataset}: {error}") from None
-    if options.init_from and component is not None:
+    if component is not None and options.init_from:
         pairs = [(model, component)] if isinstance(component, str) else zip(model, component, strict=True)
         for part, name in pairs:
             load_weights(part, options.init_from, name)

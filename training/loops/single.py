@@ -36,10 +36,12 @@ def train(
     picture: Callable,
     inspect: Callable = lambda pipeline, source: ({}, []),
     spec: dict | None = None,
+    make_final: Callable | None = None,
 ) -> None:
     """Train `model` on `source.train` and leave the finished pipeline in the run folder.
 
-    `spec` is the data spec of x, the model's own where it has one.
+    `spec` is the data spec of x, the model's own where it has one. `make_final` makes the pipeline to export where that
+    takes more than `make_pipeline` does at each validation.
 
     Raises:
         Stopped: a signal came, or a term of the loss was not finite.
@@ -92,7 +94,7 @@ def train(
     )
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
-    run.finish(step, make_pipeline, export_copy(average.module))
+    run.finish(step, make_final or make_pipeline, export_copy(average.module))
 
 
 @torch.no_grad()

@@ -1,0 +1,205 @@
+"""Train an autoencoder; `--objective` says what its codes are asked for beyond bringing x back.
+
+    python -m training.autoencoders.autoencoder                                      # digits, under a minute
+    python -m training.autoencoders.autoencoder --objective contractive --output_dir runs/cae-digits
+    python -m training.autoencoders.autoencoder --config training/autoencoders/ae-mnist.yaml
+
+All minimise the squared error, summed over the entries of x in [0, 1], plus
+    plain               nothing
+    supervised          --class_weight times -log p(y|z) of a linear classifier on the code
+    sliced_wasserstein  --sliced_weight times the squared sliced Wasserstein distance of a batch of codes from as many
+                        draws of --code_prior (Kolouri et al., arXiv 1804.01947)
+    denoising           nothing, but the encoder sees a corrupted x (Vincent et al., ICML 2008)
+    contractive         --contractive_weight times ||dz/dx||_F^2 (Rifai et al., ICML 2011); codes are standardised, or the
+                        encoder would pay with small codes and the decoder take them back
+
+When training is done, `--prior` fits a density to the codes of the training set, from which the pipeline then draws; a
+finished run gets another one by `--resume true` and other options of the prior.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, AutoencoderModel, prior_codes
+from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
+from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
+from pipelines.classical.modeling_kde import KDEModel
+from training.data import DataOptions, DataSource, in_order
+from training.loops.common import RunOptions, start
+from training.loops.single import train
+from training.options import UsageError, command_line, option, parse
+from training.pictures import image_grid, scatter
+
+OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
+PRIORS = ("none", "mixture", "kde")
+
+
+@dataclass
+class AutoencoderOptions(DataOptions, RunOptions):
+    output_dir: str = option("runs/autoencoder-digits", "the run folder")
+    max_steps: int = option(3_000, "optimizer steps", least=1)
+    objective: str = option("plain", "what codes are asked for", choices=OBJECTIVES)
+    network: str = option("mlp", "of both nets", choices=("mlp", "conv"))
+    latent_dim: int = option(16, "dimensions of the code", least=1)
+    width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
+    num_blocks: int = option(1, "residual blocks of each MLP", least=0)
+    num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
+    class_weight: float = option(1.0, "supervised: of the class's -log p(y|z), nats", least=0.0)
+    code_prior: str = option("gaussian", "sliced_wasserstein: what codes shall look like", choices=CODE_PRIORS)
+    sliced_weight: float = option(100.0, "sliced_wasserstein: of the squared distance", least=0.0)
+    num_projections: int = option(64, "sliced_wasserstein: random directions a step", least=1)
+    corruption: str = option("gaussian", "denoising: added noise, or pixels set to 0", choices=("gaussian", "mask"))
+    corruption_level: float = option(0.5, "denoising: its standard deviation, or the share of pixels", above=0.0)
+    contractive_weight: float = option(0.1, "contractive: of the Jacobian's squared norm", least=0.0)
+    prior: str = option("mixture", "the density fitted to the codes in the end", choices=PRIORS, free=True)
+    prior_components: int = option(10, "of the mixture, or of each class's", least=1, free=True)
+    prior_points: int = option(2_000, "codes that the kernel density estimate keeps", least=2, free=True)
+    prior_by_class: bool = option(False, "fit one density for each class", free=True)
+
+
+# What codes can be asked for
+
+
+def squared_sliced_wasserstein(a: Tensor, b: Tensor, num_projections: int) -> Tensor:
+    """The squared sliced Wasserstein-2 distance of two sets of as many points, (N, D) each: a scalar.
+
+    The mean over random directions of the exact distance along them, where transport is between the sorted projections
+    (Bonneel et al., "Sliced and Radon Wasserstein Barycenters of Measures", 2015, section 3).
+    """
+    directions = F.normalize(torch.randn(a.shape[1], num_projections, device=a.device), dim=0)
+    return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean()
+
+
+def contractive_penalty(codes: Tensor, x: Tensor, directions: Tensor | None = None) -> Tensor:
+    """||dz/dx||_F^2 of each sample: codes (B, D), computed from x (B, ...) with gradients on -> (B,).
+
+    Args:
+        directions: (P, B, D) standard normal: the mean over P of ||v^T dz/dx||^2, an estimate without bias from one
+            backward pass each (Hutchinson). Without it the norm itself, from D passes.
+    """
+    exact = directions is None
+    if exact:
+        directions = torch.eye(codes.shape[1], device=codes.device)[:, None].expand(-1, len(codes), -1)
+    norms = 0.0
+    for v in directions:
+        (gradient,) = torch.autograd.grad(codes, x, v, create_graph=True)
+        norms = norms + gradient.flatten(1).square().sum(1)
+    return norms if exact else norms / len(directions)
+
+
+def corrupt(x: Tensor, kind: str, level: float) -> Tensor:
+    """x with Gaussian noise of standard deviation `level` added, or with that share of its entries set to 0."""
+    if kind == "gaussian":
+        return x + level * torch.randn_like(x)
+    return x * (torch.rand_like(x) >= level)
+
+
+def make_loss(options: AutoencoderOptions) -> Callable:
+    """The loss of the objective, as the loop asks for it."""
+
+    def loss(model, x: Tensor, class_labels: Tensor | None, step: int) -> dict:
+        seen = corrupt(x, options.corruption, options.corruption_level) if options.objective == "denoising" else x
+        if options.objective == "contractive":
+            seen = seen.requires_grad_()
+        with torch.set_grad_enabled(options.objective == "contractive" or torch.is_grad_enabled()):
+            codes, reconstruction, logits = model(seen, return_dict=False)
+            error = (reconstruction - x).square().flatten(1).sum(1).mean()
+            extra = {}
+            if options.objective == "supervised":
+                extra = {"class_nats": (options.class_weight, F.cross_entropy(logits, class_labels))}
+            elif options.objective == "sliced_wasserstein":
+                wanted = prior_codes(options.code_prior, torch.rand_like(codes[:, 0]), torch.randn_like(codes))
+                distance = squared_sliced_wasserstein(codes, wanted, options.num_projections)
+                extra = {"sliced_wasserstein": (options.sliced_weight, distance)}
+            elif options.objective == "contractive":
+                norm = contractive_penalty(codes, seen, torch.randn(1, *codes.shape, device=x.device)).mean()
+                extra = {"jacobian": (options.contractive_weight, norm)}
+        total = error + sum(weight * term for weight, term in extra.values())
+        return {"loss": total, "squared_error": error, **{name: term for name, (_, term) in extra.items()}}
+
+    return loss
+
+
+# The model and its pipeline
+
+
+def build_model(options: AutoencoderOptions, source: DataSource) -> AutoencoderModel:
+    if options.prior_by_class and not source.class_names:
+        raise UsageError(f"--prior_by_class true: {source.name} has no classes")
+    names = ("network", "latent_dim", "width", "num_blocks", "num_levels")
+    return AutoencoderModel(
+        source.spec("8-bit", (0, 1)),
+        **{name: getattr(options, name) for name in names},
+        supervised=options.objective == "supervised",
+        standardise=options.objective == "contractive",
+        code_prior=options.code_prior if options.objective == "sliced_wasserstein" else None,
+    )
+
+
+@torch.no_grad()
+def codes_of(pipeline: AutoencoderPipeline, source: DataSource, limit: int | None = None) -> tuple:
+    """Codes of the training set, and their classes: (N, D), (N,) or None."""
+    codes, labels = [], []
+    for x, y in in_order(source.train, 500, limit):
+        codes.append(pipeline.encode(x.float() if source.kind == "vector" else x.float() / 255).cpu())
+        labels.append(y)
+    return torch.cat(codes), None if labels[0] is None else torch.cat(labels)
+
+
+def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: AutoencoderOptions):
+    """The density of the codes that --prior asks for; None for none.
+
+    Raises:
+        UsageError: it cannot be fitted to these codes.
+    """
+    if options.prior == "none":
+        return None
+    limit = None if options.prior == "mixture" else options.prior_points
+    codes, labels = codes_of(pipeline, source, limit)
+    by_class = {"class_labels": labels, "num_classes": len(source.class_names)} if options.prior_by_class else {}
+    try:
+        if options.prior == "kde":
+            return KDEModel.fit(codes[:limit], "held_out", **by_class)
+        return GaussianMixtureModel.fit(codes, options.prior_components, **by_class, seed=options.seed)
+    except ValueError as error:
+        raise UsageError(f"--prior {options.prior}: {error}") from None
+
+
+def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
+    """Samples, by class where the prior knows them; without a prior held-out rows, each above its reconstruction."""
+    generator = torch.Generator().manual_seed(0)
+    draws = pipeline.likelihood == "implicit"
+    if source.kind == "vector":
+        x = next(in_order(source.test, 2_000))[0].float()
+        made = pipeline(len(x), generator=generator) if draws else pipeline.reconstruct(x)
+        return scatter(made.samples.numpy(), x.numpy())
+    if draws:
+        by_class = pipeline.prior is not None and pipeline.prior.config.conditional
+        columns = min(len(source.class_names), 10) if by_class else 8
+        labels = [i % columns for i in range(8 * columns)] if by_class else None
+        return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
+    x = next(in_order(source.test, 32))[0].float() / 255
+    pairs = torch.stack(
+        [x.unflatten(0, (4, 8)), pipeline.reconstruct(x, output_type="pt").images.unflatten(0, (4, 8))], 1
+    )
+    return image_grid(pairs.flatten(0, 2).permute(0, 2, 3, 1).numpy(), 8)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(AutoencoderOptions, argv, __doc__)
+    run, source, model = start("autoencoder", "autoencoder", options, build_model)
+
+    def finished(autoencoder: AutoencoderModel) -> AutoencoderPipeline:
+        pipeline = AutoencoderPipeline(autoencoder, fit_prior(AutoencoderPipeline(autoencoder), source, options))
+        run.draw_samples(picture(pipeline, source))
+        return pipeline
+
+    train(run, source, model, make_loss(options), AutoencoderPipeline, picture, make_final=finished)
+
+
+if __name__ == "__main__":
+    command_line(main)

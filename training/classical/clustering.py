@@ -1,0 +1,96 @@
+"""Cluster: k-means, or a tree of merges that can be cut anywhere.
+
+    python -m training.classical.clustering                                          # digits, seconds
+    python -m training.classical.clustering --method agglomerative --output_dir runs/agglomerative-digits
+    python -m training.classical.clustering --config training/classical/kmeans-mnist.yaml
+
+Both are fitted by scikit-learn. The tree needs the distance of every point from every other: 8 N^2 bytes, twice over
+while it is made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipelines.classical.modeling_agglomerative import LINKAGES, AgglomerativeModel
+from pipelines.classical.modeling_kmeans import KMeansModel
+from pipelines.classical.modeling_pca import PCAModel
+from pipelines.classical.pipeline_clustering import ClusteringPipeline
+from training.data import DataOptions, DataSource, in_order
+from training.loops.closed_form import FitOptions, fit, training_rows
+from training.loops.common import start
+from training.options import UsageError, command_line, option, parse
+from training.pictures import image_grid, scatter
+
+MOST_POINTS = 20_000  # of a tree: 3.2 GB of distances, and as much again
+
+
+@dataclass
+class ClusteringOptions(DataOptions, FitOptions):
+    output_dir: str = option("runs/kmeans-digits", "the run folder")
+    method: str = option("kmeans", "what is fitted", choices=("kmeans", "agglomerative"))
+    num_clusters: int = option(10, "of k-means; a tree is cut so where nothing else is asked for", least=1)
+    num_starts: int = option(4, "of k-means: the best of so many runs is kept", least=1)
+    linkage: str = option("ward", "of a tree: how near two clusters are", choices=LINKAGES)
+    pca_dim: int = option(0, "principal components to cluster; 0 takes the data as they are", least=0)
+
+
+def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:
+    """The merges of (N, D) by scikit-learn."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    if not 2 <= len(points) <= MOST_POINTS:
+        raise UsageError(
+            f"--max_samples: a tree of {len(points)} points; it must have from 2 to {MOST_POINTS}, since memory grows "
+            f"with N^2 ({16 * len(points) ** 2 / 1e9:.1f} GB here)"
+        )
+    found = AgglomerativeClustering(None, distance_threshold=0.0, linkage=options.linkage).fit(points.double().numpy())
+    merges = torch.from_numpy(np.sort(found.children_, 1).astype(np.int64))
+    return AgglomerativeModel.of(
+        points, merges, torch.from_numpy(found.distances_), options.linkage, options.num_clusters
+    )
+
+
+def means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansModel:
+    """The best of several runs of k-means by scikit-learn."""
+    from sklearn.cluster import KMeans
+
+    if len(points) < options.num_clusters:
+        raise UsageError(f"--num_clusters is {options.num_clusters}, but there are only {len(points)} points")
+    best, array = None, points.numpy()
+    for number in range(options.num_starts):
+        found = KMeans(options.num_clusters, n_init=1, max_iter=300, random_state=options.seed + number).fit(array)
+        report(number + 1, options.num_starts, loss=found.inertia_ / len(points))
+        best = found if best is None or found.inertia_ < best.inertia_ else best
+    counts = np.bincount(best.labels_, minlength=options.num_clusters)
+    order = np.argsort(-counts, kind="stable")  # the largest cluster first
+    return KMeansModel.of(torch.from_numpy(best.cluster_centers_[order].copy()), torch.from_numpy(counts[order]))
+
+
+def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> ClusteringPipeline:
+    spec = source.spec("8-bit", (0, 1))
+    pca = None
+    if options.pca_dim:
+        pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)
+    points = torch.cat([x if pca is None else pca.encode(x) for x, _ in training_rows(source, spec, options)])
+    clustering = means(points, options, report) if options.method == "kmeans" else tree(points, options)
+    return ClusteringPipeline(clustering, pca, spec)
+
+
+def picture(pipeline: ClusteringPipeline, source: DataSource) -> bytes:
+    """Means of the clusters, of images; of points each mean among them."""
+    means = pipeline.centres(output_type="np")
+    return (
+        image_grid(means) if source.kind == "image" else scatter(means, next(in_order(source.test, 2_000))[0].numpy())
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(ClusteringOptions, argv, __doc__)
+    run, source, _ = start("clustering", None, options, lambda options, source: None)
+    fit(run, source, lambda report: make_pipeline(source, options, report), picture)
+
+
+if __name__ == "__main__":
+    command_line(main)

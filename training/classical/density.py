@@ -1,0 +1,128 @@
+"""Fit a density: a kernel density estimate or a Gaussian mixture, of the data or of their principal components.
+
+python -m training.classical.density                                             # digits, seconds
+python -m training.classical.density --density kde --dataset moons --pca_dim 0 --output_dir runs/kde-moons
+python -m training.classical.density --config training/classical/gaussian-mixture-mnist.yaml
+
+--density mixture   EM from k-means, `--num_components` components; of several numbers the one of lowest BIC
+--density kde       Gaussian kernels on the first `--num_points` rows, the bandwidth by a rule or by held-out likelihood
+--density none      the PCA alone
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
+from pipelines.classical.modeling_kde import KDEModel
+from pipelines.classical.modeling_pca import PCAModel
+from pipelines.classical.pipeline_density import DensityPipeline
+from training.data import DataOptions, DataSource, in_order
+from training.loops.closed_form import FitOptions, fit, training_rows
+from training.loops.common import start
+from training.options import UsageError, command_line, option, parse
+from training.pictures import image_grid, scatter
+
+RULES = ("scott", "silverman", "held_out")
+
+
+@dataclass
+class DensityOptions(DataOptions, FitOptions):
+    output_dir: str = option("runs/mixture-digits", "the run folder")
+    density: str = option("mixture", "what is fitted", choices=("mixture", "kde", "none"))
+    pca_dim: int = option(20, "principal components to fit it to; 0 takes the data as they are", least=0)
+    num_components: list[int] = option((10,), "of the mixture, of each class where --conditional; BIC chooses", least=1)
+    covariance_type: str = option("full", "of the mixture's components", choices=("full", "tied", "diag", "spherical"))
+    max_iter: int = option(200, "iterations of EM at most", least=1)
+    tol: float = option(1e-3, "nats by which an iteration has to raise the mean log-likelihood", above=0.0)
+    reg_covar: float = option(1e-6, "added to every variance of the mixture", least=0.0)
+    num_points: int = option(5_000, "rows that the kernel density estimate keeps", least=2)
+    bandwidth: str = option("held_out", "of the kernels: scott, silverman, held_out or a number")
+    conditional: bool = option(False, "fit one density for each class")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bandwidth not in RULES:
+            try:
+                float(self.bandwidth)
+            except ValueError:
+                raise UsageError(
+                    f"--bandwidth is {self.bandwidth!r}; it must be a number or one of {', '.join(RULES)}"
+                ) from None
+        if self.density == "none" and not self.pca_dim:
+            raise UsageError("--pca_dim is 0 and --density none: there is nothing to fit")
+
+
+def best_mixture(codes, by_class: dict, options: DensityOptions, report) -> GaussianMixtureModel:
+    """The mixture, or of several numbers of components the one of lowest BIC."""
+    found = []
+    for count in options.num_components:
+        steps = GaussianMixtureModel.em_steps(
+            codes, count, options.covariance_type, **by_class,
+            max_iter=options.max_iter, tol=options.tol, reg_covar=options.reg_covar, seed=options.seed,
+        )  # fmt: skip
+        number = 0
+        for number, step in enumerate(steps, report.step + 1):
+            report(number, report.step + step.num_steps - step.step, loss=-step.log_likelihood)
+        found.append((step.model.bic(codes), step.model))
+        if len(options.num_components) > 1:
+            report(number, number, num_components=count, bic=found[-1][0])
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def make_pipeline(source: DataSource, options: DensityOptions, report) -> DensityPipeline:
+    spec = source.spec("8-bit", (0, 1), "uniform")
+    pca, codes, labels = None, [], []
+    if options.pca_dim:
+        pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)
+        report(1, spectrum_kept=float(pca.variances[: options.pca_dim].sum() / pca.variances.sum()))
+    if options.density == "none":
+        return DensityPipeline(None, pca, spec)
+    for x, y in training_rows(source, spec, options):
+        codes.append(x if pca is None else pca.encode(x))
+        labels.append(y)
+        if options.density == "kde" and sum(map(len, codes)) >= options.num_points:
+            break
+    codes, by_class = torch.cat(codes), {}
+    if options.conditional:
+        by_class = {"class_labels": torch.cat(labels), "num_classes": len(source.class_names)}
+    if options.density == "mixture":
+        return DensityPipeline(best_mixture(codes, by_class, options, report), pca, spec)
+    by_class = {k: v[: options.num_points] if k == "class_labels" else v for k, v in by_class.items()}
+    bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
+    kde = KDEModel.fit(codes[: options.num_points], bandwidth, **by_class)
+    report(report.step + 1, bandwidth=float(kde.bandwidth))
+    return DensityPipeline(kde, pca, spec)
+
+
+def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
+    """Samples, by class where the density knows them; of a PCA alone held-out rows, each above its reconstruction."""
+    generator = torch.Generator().manual_seed(0)
+    if source.kind == "vector":
+        x = next(in_order(source.test, 2_000))[0].float()
+        draws = pipeline.likelihood == "exact"
+        made = pipeline(len(x), generator=generator) if draws else pipeline.reconstruct(x)
+        return scatter(made.samples.numpy(), x.numpy())
+    if pipeline.likelihood == "exact":
+        columns = min(len(source.class_names), 10) if pipeline.density.config.conditional else 8
+        labels = [i % columns for i in range(8 * columns)] if pipeline.density.config.conditional else None
+        return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
+    x = next(in_order(source.test, 32))[0].float() / 255
+    again = pipeline.reconstruct(x, output_type="pt").images
+    pairs = torch.stack([x.unflatten(0, (4, 8)), again.unflatten(0, (4, 8))], 1)
+    return image_grid(pairs.flatten(0, 2).permute(0, 2, 3, 1).numpy(), 8)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(DensityOptions, argv, __doc__)
+    run, source, _ = start("density", None, options, check_classes)
+    fit(run, source, lambda report: make_pipeline(source, options, report), picture)
+
+
+def check_classes(options: DensityOptions, source: DataSource) -> None:
+    if options.conditional and not source.class_names:
+        raise UsageError(f"--conditional true: {source.name} has no classes")
+
+
+if __name__ == "__main__":
+    command_line(main)

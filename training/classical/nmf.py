@@ -1,0 +1,120 @@
+"""Factorise into parts: every image a sum of few, or every row of ratings, from which the missing ones follow.
+
+    python -m training.classical.nmf                                                 # digits, seconds
+    python -m training.classical.nmf --ratings ratings.csv --num_components 4 --penalty 0.1 --output_dir runs/ratings
+    python -m training.classical.nmf --config training/classical/nmf-mnist.yaml
+
+A file of ratings is a table: what is rated in its first line, who rates in its first column, an empty cell where there is
+no rating. Images are factorised by scikit-learn, which knows no missing entries, ratings by `NMFModel.fit_steps`.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipelines.classical.modeling_nmf import NMFModel, check_entries
+from pipelines.classical.pipeline_nmf import NMFPipeline
+from training.data import ArraySplit, DataOptions, DataSource, load_data
+from training.loops.closed_form import FitOptions, fit, training_rows
+from training.loops.common import start
+from training.options import UsageError, command_line, option, parse
+from training.pictures import heat_map, image_grid
+
+
+@dataclass
+class NMFOptions(DataOptions, FitOptions):
+    output_dir: str = option("runs/nmf-digits", "the run folder")
+    ratings: str | None = option(None, "a CSV file of ratings instead of --dataset", free=True)
+    num_components: int = option(16, "parts", least=1)
+    penalty: float = option(0.0, "of the squared weights and parts, per entry of the data", least=0.0)
+    max_iter: int = option(300, "iterations at most", least=1)
+    tol: float = option(1e-4, "share by which the loss has to fall", above=0.0)
+
+
+def read_ratings(file: str) -> tuple[list[str], Tensor]:
+    """What is rated, and the ratings (N, D), NaN where there is none.
+
+    Raises:
+        UsageError: no such file, rows of mixed lengths, or a cell that is no number.
+    """
+    if not Path(file).is_file():
+        raise UsageError(f"--ratings {file}: there is no such file")
+    with open(file, newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.reader(lines) if row]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise UsageError(
+            f"--ratings {file}: holds {len(rows)} lines; it needs a line of names, and one for each person"
+        )
+    table = []
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(rows[0]):
+            raise UsageError(f"--ratings {file}: line {number} has {len(row)} cells; it must have {len(rows[0])}")
+        try:
+            table.append([float(cell) if cell.strip() else math.nan for cell in row[1:]])
+        except ValueError:
+            raise UsageError(f"--ratings {file}: line {number} holds a cell that is no number: {row[1:]}") from None
+    ratings = torch.tensor(table)
+    try:
+        check_entries(ratings)
+    except ValueError as error:
+        raise UsageError(f"--ratings {file}: {error}") from None
+    return rows[0][1:], ratings
+
+
+def load(options: NMFOptions) -> DataSource:
+    if options.ratings is None:
+        return load_data(options)
+    names, ratings = read_ratings(options.ratings)
+    name, nothing = Path(options.ratings).name, ArraySplit(torch.empty(0, len(names)), None)
+    return DataSource(name, name, "vector", (len(names),), [], ArraySplit(ratings, None), nothing, nothing)
+
+
+def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
+    """(N, D) -> (K, D) by scikit-learn's coordinate descent."""
+    from sklearn.decomposition import NMF
+
+    most = min(x.shape)
+    if options.num_components > most:
+        raise UsageError(f"--num_components is {options.num_components}; it must be at most {most} for these data")
+    strength = {"alpha_W": options.penalty, "alpha_H": options.penalty, "l1_ratio": 0.0}
+    solver = NMF(
+        options.num_components, init="nndsvda", max_iter=options.max_iter, tol=options.tol,
+        random_state=options.seed, **strength,
+    )  # fmt: skip
+    return torch.from_numpy(solver.fit(x.numpy()).components_)
+
+
+def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipeline:
+    spec = source.spec("8-bit", (0, 1))
+    x = torch.cat([x for x, _ in training_rows(source, spec, options)])
+    check_entries(x)
+    names, penalty = None, options.penalty * x.shape[1]
+    if source.kind == "image":
+        parts = parts_of_images(x, options)
+    else:
+        names = read_ratings(options.ratings)[0] if options.ratings else None
+        for step in NMFModel.fit_steps(x, options.num_components, penalty, options.max_iter, options.tol, options.seed):
+            report(step.step + 1, step.num_steps, loss=step.loss, error=step.error)
+        parts = step.parts
+    return NMFPipeline(NMFModel.of(parts, penalty, names), spec)
+
+
+def picture(pipeline: NMFPipeline, source: DataSource) -> bytes:
+    """The parts: images, or of ratings a table of parts by items."""
+    if source.kind == "image":
+        return image_grid(pipeline.parts("np"))
+    return heat_map(pipeline.parts("np"), pipeline.nmf.config.item_names)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(NMFOptions, argv, __doc__)
+    run, source, _ = start("nmf", None, options, lambda options, source: None, load)
+    fit(run, source, lambda report: make_pipeline(source, options, report), picture)
+
+
+if __name__ == "__main__":
+    command_line(main)

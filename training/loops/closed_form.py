@@ -1,0 +1,121 @@
+"""The loop of models that are fitted, not trained: from the training set to a finished pipeline in one go.
+
+A recipe hands over two functions and nothing else:
+    solve(report) -> the pipeline; it calls report(step, total, **figures) as it comes along
+    picture(pipeline, source) -> PNG bytes for samples.png
+The run folder, its record, the log, the curve and publishing are those of every other run. A fit that was killed begins
+again: it takes seconds or minutes, and with its seed ends where it would have ended.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from training.data import DataSource, StreamSplit, in_order, mix, prepare
+from training.loops.common import CommonOptions, Run
+from training.options import UsageError, option
+
+VALIDATION_ROWS = 10_000
+ROWS_AT_ONCE = 1_000
+
+
+@dataclass
+class FitOptions(CommonOptions):
+    """How to fit; the options of such a recipe begin with these and with `DataOptions`."""
+
+    max_samples: int | None = option(
+        None, "rows of the training set to fit to, the first ones; all by default", least=2
+    )
+
+
+def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The training set once, by the batch, as the model sees it: ((B, dimensions), class_labels).
+
+    The same noise at every call, so that what is read twice is the same.
+
+    Raises:
+        UsageError: the set is streamed without --max_samples.
+    """
+    if isinstance(source.train, StreamSplit) and options.max_samples is None:
+        raise UsageError("--max_samples is not given; a streamed set has no end, so say how many rows to fit to")
+    left = options.max_samples
+    for number, (x, labels) in enumerate(in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
+        generator = torch.Generator().manual_seed(mix(options.seed, -3, number))
+        yield prepare(x, spec, generator).flatten(1)[:left], None if labels is None else labels[:left]
+        left = None if left is None else left - len(x)
+
+
+class Report:
+    """What `solve` is given: it keeps the bar, the log and the tracker up to date, and ends the run on a signal."""
+
+    def __init__(self, run: Run):
+        self.run, self.step = run, 0
+        self.bar = tqdm(disable=not run.is_main, delay=1.0, unit="step", mininterval=0.5, dynamic_ncols=True)
+
+    def __call__(self, step: int, total: int | None = None, **figures: float) -> None:
+        """After `step` of at most `total` steps.
+
+        Raises:
+            Stopped: a signal came, or a figure is not finite.
+        """
+        run, self.step = self.run, step
+        self.bar.total = total
+        self.bar.set_postfix_str(", ".join(f"{k.replace('_', ' ')} {v:.5g}" for k, v in figures.items()), refresh=False)
+        self.bar.update(step - self.bar.n)
+        run.check_finite(figures, step)
+        run.log(step, figures)
+        if run.stop_signal is not None:
+            self.bar.close()
+            run.abandon(step, "the fit begins anew with --resume true", 128 + (run.stop_signal or signal.SIGINT))
+
+
+def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> None:
+    """Fit on the main process, and leave the finished pipeline in the run folder.
+
+    Raises:
+        Stopped: a signal came, or a figure was not finite.
+        UsageError: the options and the data do not fit, or the folder cannot be written.
+    """
+    if run.options.resume and run.finished:
+        run.say(f"the run in {run.folder} is finished")
+        return run.close()
+    run.begin(source, {}, {}, 0)
+    report = Report(run)
+    pipeline = None
+    if run.is_main:
+        try:
+            with torch.no_grad():
+                pipeline = solve(report)
+        except ValueError as error:
+            run.abandon(report.step, None)
+            raise UsageError(f"--dataset {source.name}: {error}") from None
+        report.bar.close()
+        modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+        run.record["model"] = {name: dict(part.config) for name, part in modules.items()}
+        run.record["parameters"] = sum(p.numel() for part in modules.values() for p in part.parameters())
+        figures = held_out(pipeline, source)
+        if figures:
+            run.log(max(1, report.step), figures)
+        run.draw_curve()
+        run.draw_samples(picture(pipeline, source))
+    run.finish(max(1, report.step), lambda _: pipeline, None)
+    return None
+
+
+def held_out(pipeline, source: DataSource) -> dict[str, float]:
+    """The validation split's mean -log p(x), nats, or where there is none its mean squared error."""
+    measure = None
+    if pipeline.likelihood == "exact":
+        generator = torch.Generator().manual_seed(0)
+        measure, sign = (lambda x: pipeline.log_prob(x, generator=generator)), -1
+    elif hasattr(pipeline, "reconstruction_error"):
+        measure, sign = pipeline.reconstruction_error, 1
+    total, count = 0.0, 0
+    for x, _ in in_order(source.validation, ROWS_AT_ONCE, VALIDATION_ROWS) if measure else ():
+        total += sign * measure(x.float() if source.kind == "vector" else x.float() / 255).sum().item()
+        count += len(x)
+    return {"validation": total / count} if count else {}
