@@ -1,16 +1,20 @@
-"""A Gaussian mixture, fitted by expectation and maximisation.
+"""A mixture of K Gaussians, fitted by expectation maximisation.
 
-    p(x) = sum_k w_k N(x; m_k, S_k)
+    p(x) = sum_k w_k N(x; mu_k, C_k)          p(x|c) = the same over the components of class c, weights renormalised
 
-EM asks which component each point comes from (the responsibilities, under the parameters so far) and sets the
-parameters to the moments of the points so shared out; no iteration lowers the likelihood (Dempster, Laird and Rubin,
-"Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977; Bishop, "Pattern Recognition and Machine Learning",
-section 9.2). Covariances are kept by their Cholesky factors, and everything is computed in float64.
+Dempster, Laird and Rubin, "Maximum Likelihood from Incomplete Data via the EM Algorithm", 1977; the updates are those
+of Bishop, "Pattern Recognition and Machine Learning", 2006, equations 9.23 to 9.27.
+
+A step reads the data once, in blocks: the E step of a block gives its responsibilities, and at once their moments,
+from which the M step follows. With full covariances the moments are taken in the coordinates in which the old
+component is N(0, I), y = L^-1 (x - mu) with C = L L^T: the E step has made y anyway, and however small a component is
+beside the data, its new covariance L cov(y) L^T loses no digits to cancellation.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -18,21 +22,26 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = math.log(2 * math.pi)
-ROWS = 4_096  # at once
-LLOYD = 20  # iterations of k-means before the first of EM
+COVARIANCES = ("full", "tied", "diag", "spherical")
+BLOCK = 2**19  # float64 numbers at once, 4 MB
+LLOYD_STEPS = 20
+WEIGHT_FLOOR = 10 * torch.finfo(torch.float64).eps  # points that a component has at least, as in scikit-learn
 
 
 @dataclass
 class EMStep(BaseOutput):
-    """One iteration: expectation under the parameters before it, then new parameters.
+    """The state after `step` updates; step 0 is the start.
 
     Attributes:
-        step, num_steps: counted from 0; num_steps is the most there can be.
-        model: with the new parameters.
-        log_likelihood: the mean of log p(x) under the parameters before this step, nats; it never falls.
-        converged: whether it rose by less than `tol`.
+        step: 0, 1, ...; it runs on through the classes where there are any.
+        num_steps: how many there can be at most.
+        model: the mixture of this step. With classes: that of all classes so far, the current one included.
+        log_likelihood: mean log p(x) under this very mixture, nats per point. With classes: of the points of the
+            current class, given the class.
+        converged: whether log_likelihood changed by less than `tol` in this step; then it is the last one (of its
+            class).
+        class_label: the current class, where there are classes.
     """
 
     step: int
@@ -40,47 +49,276 @@ class EMStep(BaseOutput):
     model: "GaussianMixtureModel"
     log_likelihood: float
     converged: bool
+    class_label: int | None = None
 
 
-def check_fit(x: Tensor, num_components: int, covariance_type: str) -> None:
-    """Raise a ValueError unless so many components can be fitted to x."""
+class Gaussians:
+    """K weighted Gaussians in float64, ready for many points: what the model and EM both compute with.
+
+    Args:
+        covariance_type: "full", "diag" or "tied"; "spherical" is "diag" with equal entries.
+        weights: (K,), positive.
+        means: (K, D).
+        scale: full (K, D, D) and tied (D, D): lower Cholesky factors L of the covariances; diag (K, D): standard
+            deviations.
+    """
+
+    def __init__(self, covariance_type: str, weights: Tensor, means: Tensor, scale: Tensor):
+        self.covariance_type, self.weights, self.means, self.scale = covariance_type, weights, means, scale
+        count, dim = means.shape
+        self.center = means.mean(0)  # squares are expanded around it, so that they cancel less
+        means = means - self.center
+        if covariance_type == "diag":
+            log_det = scale.log().sum(1)
+            precision = scale**-2
+        else:
+            identity = torch.eye(dim, dtype=scale.dtype, device=scale.device).expand_as(scale)
+            self.whitening = torch.linalg.solve_triangular(scale, identity, upper=False).mT.contiguous()  # L^-T
+            log_det = scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        if covariance_type == "full":
+            self.offset = -(means[:, None] @ self.whitening)  # (K, 1, D)
+        else:
+            if covariance_type == "tied":  # whitened once, every component has unit covariance
+                means, precision = means @ self.whitening, torch.ones_like(means)
+            # (x - mu)^2 / s^2 = x^2 / s^2 - 2 x mu / s^2 + mu^2 / s^2, summed over columns by two matrix products
+            self.quadratic, self.linear = precision.T, (precision * means).T
+            self.constant = (precision * means.square()).sum(1)
+        self.log_factor = weights.log() - log_det - 0.5 * dim * LOG_2PI  # (K,)
+        # rows of a block; never fewer than D, when the covariances weigh as much as the block anyway
+        self.rows = max(BLOCK // (count * dim if covariance_type == "full" else count + dim), dim, 1)
+
+    def whiten(self, x: Tensor) -> Tensor:
+        """y = L^-1 (x - mu) of full covariances: (n, D) -> (K, n, D)."""
+        return torch.baddbmm(self.offset, (x - self.center).expand(len(self.means), -1, -1), self.whitening)
+
+    def log_joint(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """log(w_k N(x; mu_k, C_k)), nats: (n, D) -> (n, K), and y of `whiten` where covariances are full."""
+        if self.covariance_type == "full":
+            y = self.whiten(x)
+            return self.log_factor - 0.5 * torch.linalg.vector_norm(y, dim=2).square().T, y
+        x = x - self.center
+        if self.covariance_type == "tied":
+            x = x @ self.whitening
+        square = x.square() @ self.quadratic - 2 * x @ self.linear + self.constant
+        return self.log_factor - 0.5 * square.clamp_(min=0), None
+
+
+@dataclass
+class Moments:
+    """Sums over all points, weighted by responsibilities, that the M step needs.
+
+    Attributes:
+        counts: (K,).
+        first: (K, D) of y where covariances are full, of x elsewhere.
+        second: full (K, D, D) of y; diag (K, D) of x^2; tied (D, D) of x, which no responsibility changes.
+    """
+
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+
+
+def expect(
+    x: Tensor, gaussians: Gaussians, second: Tensor | None, given: Tensor | None = None
+) -> tuple[float, Moments]:
+    """The E step: mean log-likelihood (nats per point) of x (N, D) and the moments of its responsibilities.
+
+    `second` is the constant second moment of x where covariances are tied; `given` (N, K) are responsibilities to take
+    instead of those of `gaussians`.
+    """
+    kind, (count, dim) = gaussians.covariance_type, gaussians.means.shape
+    counts, first, total = x.new_zeros(count), x.new_zeros(count, dim), 0.0
+    if kind != "tied":
+        second = x.new_zeros(count, dim, dim) if kind == "full" else x.new_zeros(count, dim)
+    for begin in range(0, len(x), gaussians.rows):
+        part = x[begin : begin + gaussians.rows]
+        joint, y = gaussians.log_joint(part)
+        log_prob = joint.logsumexp(1, keepdim=True)
+        total += log_prob.sum().item()
+        r = (joint - log_prob).exp_() if given is None else given[begin : begin + gaussians.rows].to(x.dtype)
+        counts += r.sum(0)
+        if kind == "full":
+            root = r.T.sqrt()[:, :, None]  # (K, n, 1): half of r goes to each factor of y y^T
+            y *= root
+            first += (root.mT @ y)[:, 0]
+            second += y.mT @ y
+        else:
+            first += r.T @ part
+            if kind == "diag":
+                second += r.T @ part.square()
+    return total / len(x), Moments(counts + WEIGHT_FLOOR, first, second)
+
+
+def maximise(old: Gaussians, moments: Moments, count: int, reg_covar: float, spherical: bool) -> Gaussians:
+    """The M step: the mixture that fits the moments of `count` points best."""
+    kind, counts = old.covariance_type, moments.counts
+    means = moments.first / counts[:, None]
+    if kind == "full":
+        inner = moments.second / counts[:, None, None] - means[:, :, None] * means[:, None]
+        covariance = old.scale @ inner @ old.scale.mT
+        means = old.means + (old.scale @ means[:, :, None])[:, :, 0]
+    elif kind == "tied":
+        covariance = (moments.second - (counts[:, None] * means).T @ means) / count
+    else:
+        covariance = (moments.second / counts[:, None] - means.square()).clamp_(min=0)  # rounding may go below 0
+        if spherical:
+            covariance = covariance.mean(1, keepdim=True).expand_as(means)
+    if kind == "diag":
+        scale, failed = (covariance + reg_covar).sqrt(), (covariance + reg_covar <= 0).any()
+    else:
+        covariance.diagonal(dim1=-2, dim2=-1).add_(reg_covar)
+        scale, info = torch.linalg.cholesky_ex(covariance)
+        failed = info.any()
+    if failed:
+        raise ValueError(f"a covariance has become singular; raise reg_covar ({reg_covar:g}) or take fewer components")
+    return Gaussians(kind, counts / count, means, scale)
+
+
+def cluster(x: Tensor, count: int, seed: int) -> Tensor:
+    """Labels (N,) int64 of `count` clusters of x (N, D): k-means, at most 20 steps of Lloyd.
+
+    Seeds as in Arthur and Vassilvitskii, "k-means++", 2007, the best of a few candidates at each choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    num_candidates = 2 + int(math.log(count))
+    squares = x.square().sum(1)
+
+    def distances(centers: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Squared distances to the centres, block by block."""
+        rows = max(1, BLOCK // (len(centers) + x.shape[1]))
+        for begin in range(0, len(x), rows):
+            block = slice(begin, begin + rows)
+            yield block, (squares[block, None] - 2 * x[block] @ centers.T + centers.square().sum(1)).clamp_(min=0)
+
+    nearest, centers = torch.ones_like(squares), []
+    for _ in range(count):
+        # points that are far from all centres are likely candidates; where none is left, all are (nearest is 0)
+        cumulative = (nearest if nearest.sum() > 0 else torch.ones_like(nearest)).cumsum(0)
+        uniform = torch.rand(num_candidates, generator=generator, dtype=torch.float64).to(x.device)
+        chosen = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_(max=len(x) - 1)
+        if not centers:
+            chosen = chosen[:1]
+        after = x.new_empty(len(x), len(chosen))
+        for block, squared in distances(x[chosen]):
+            after[block] = squared if not centers else torch.minimum(squared, nearest[block, None])
+        best = after.sum(0).argmin()
+        nearest = after[:, best]
+        centers.append(x[chosen[best]])
+    centers, labels = torch.stack(centers), None
+    for _ in range(LLOYD_STEPS):
+        new = torch.cat([squared.argmin(1) for _, squared in distances(centers)])
+        if labels is not None and torch.equal(new, labels):
+            break
+        labels = new
+        sizes = torch.bincount(labels, minlength=count)[:, None]
+        sums = torch.zeros_like(centers).index_add_(0, labels, x)
+        centers = torch.where(sizes > 0, sums / sizes.clamp(min=1), centers)  # an empty cluster stays where it is
+    return labels
+
+
+def _integer(name: str, value, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+
+
+def _check_covariance_type(covariance_type: str) -> None:
     if covariance_type not in COVARIANCES:
         raise ValueError(f"covariance_type is {covariance_type!r}; it must be one of {', '.join(COVARIANCES)}")
-    if x.ndim != 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, D)")
-    if isinstance(num_components, bool) or not isinstance(num_components, int) or num_components < 1:
-        raise ValueError(f"num_components is {num_components!r}; it must be an integer of at least 1")
-    if len(x) < max(2, num_components):
-        raise ValueError(
-            f"num_components is {num_components}, but x holds {len(x)} points; it needs at least as many, and 2"
-        )
+
+
+def _check_data(x: Tensor) -> None:
+    """x is floating point (N, D), finite, and no column is constant."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; it must be a floating point tensor (N, D)")
+    if not x.is_floating_point() or x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)} and dtype {x.dtype}; it must be a floating point tensor (N, D)")
     if not x.isfinite().all():
         raise ValueError("x holds NaN or infinite values; all must be finite")
-    constant = (x == x[0]).all(0).nonzero()
+    constant = (x.amin(0) == x.amax(0)).nonzero()
     if len(constant):
-        column = int(constant[0])
+        column = constant[0].item()
         raise ValueError(
-            f"column {column} of x is constant ({x[0, column]:.4g}); a density needs every column to vary: drop it, or "
-            "bring the data to fewer dimensions"
+            f"column {column} of x is constant ({x[0, column].item():.4g}); a density needs every column to vary: "
+            "drop it, or bring the data to fewer dimensions"
         )
+
+
+def _check_labels(class_labels: Tensor, count: int, num_classes: int) -> None:
+    """class_labels are integers (count,) in [0, num_classes)."""
+    if not isinstance(class_labels, Tensor):
+        raise ValueError(f"class_labels is a {type(class_labels).__name__}; it must be an integer tensor ({count},)")
+    if class_labels.is_floating_point() or class_labels.shape != (count,):
+        raise ValueError(
+            f"class_labels has shape {tuple(class_labels.shape)} and dtype {class_labels.dtype}; "
+            f"it must be an integer tensor ({count},), one for each row"
+        )
+    wrong = class_labels[(class_labels < 0) | (class_labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"class_labels holds {wrong[0].item()}; classes go from 0 to {num_classes - 1}")
+
+
+def _responsibilities(initial: Tensor, count: int, num_components: int) -> Tensor:
+    """Cluster labels (N,) or responsibilities (N, K), checked, as responsibilities."""
+    shape = tuple(initial.shape)
+    if shape not in ((count,), (count, num_components)):
+        raise ValueError(
+            f"initial has shape {shape}; it must be ({count},) cluster labels or ({count}, {num_components}) "
+            "responsibilities"
+        )
+    if initial.ndim == 1:
+        if initial.is_floating_point():
+            raise ValueError(f"initial has dtype {initial.dtype}; cluster labels must be integers")
+        wrong = initial[(initial < 0) | (initial >= num_components)]
+        if len(wrong):
+            raise ValueError(f"initial holds {wrong[0].item()}; cluster labels go from 0 to {num_components - 1}")
+        return nn.functional.one_hot(initial.long(), num_components).to(torch.uint8)
+    sums = initial.double().sum(1)
+    if not (initial >= 0).all() or not ((sums - 1).abs() < 1e-3).all():
+        raise ValueError("initial holds responsibilities that are negative or do not sum to 1 for a point")
+    return initial
+
+
+def _em(x, covariance_type, num_components, start, max_iter, tol, reg_covar) -> Iterator[tuple[Gaussians, float, bool]]:
+    """EM on x (N, D), float64 and centred, from the responsibilities `start`: mixture, log-likelihood, converged."""
+    kind, spherical = ("diag", True) if covariance_type == "spherical" else (covariance_type, False)
+    dim = x.shape[1]
+    second = x.T @ x if kind == "tied" else None
+    shape = {"full": (num_components, dim, dim), "tied": (dim, dim), "diag": (num_components, dim)}[kind]
+    identity = torch.eye(dim, dtype=x.dtype, device=x.device) if kind != "diag" else x.new_ones(())
+    # standard normal, so that the first moments are those of x itself
+    gaussians = Gaussians(kind, x.new_ones(num_components), x.new_zeros(num_components, dim), identity.expand(shape))
+    _, moments = expect(x, gaussians, second, start)
+    previous = -math.inf
+    for _ in range(max_iter + 1):
+        gaussians = maximise(gaussians, moments, len(x), reg_covar, spherical)
+        log_likelihood, moments = expect(x, gaussians, second)
+        converged = abs(log_likelihood - previous) < tol
+        yield gaussians, log_likelihood, converged
+        if converged:
+            return
+        previous = log_likelihood
 
 
 class GaussianMixtureModel(ModelMixin, ConfigMixin):
-    """K Gaussians and their weights; where it is conditional, each belongs to a class.
+    """A mixture of Gaussians, with or without classes. `fit` makes one.
+
+    Weights, all without gradient and of any dtype (all computing is float64): weights (K,), means (K, D), where
+    conditional component_classes (K,) int64, and `scale`, by covariance type
+        "full"       (K, D, D), lower Cholesky factors of the covariances;
+        "tied"       (D, D), the one factor of all components; where conditional (num_classes, D, D), one for a class;
+        "diag"       (K, D), standard deviations;
+        "spherical"  (K,), standard deviations.
 
     Args:
-        num_components: K.
+        num_components: K, of all classes together.
         dim: D.
-        covariance_type: "full" (each its own), "tied" (one for all), "diag" or "spherical".
-        conditional: whether components have classes, so that p(x|c) is known too.
-        num_classes: how many.
+        covariance_type: one of the four.
+        conditional: whether each component belongs to a class.
+        num_classes: how many there are.
 
-    Attributes:
-        weights: (K,), with sum 1.
-        means: (K, D).
-        scale: lower Cholesky factors of the covariances, (K, D, D), or (D, D) where tied; standard deviations where
-            they are diagonal (K, D) or spherical (K,).
-        component_classes: (K,) int64, or None.
+    Raises:
+        ValueError: if K or D is no positive integer, the covariance type is unknown, or a conditional model has no
+            classes.
     """
 
     @register_to_config
@@ -93,23 +331,38 @@ class GaussianMixtureModel(ModelMixin, ConfigMixin):
         num_classes: int = 0,
     ):
         super().__init__()
-        if covariance_type not in COVARIANCES:
-            raise ValueError(f"covariance_type is {covariance_type!r}; it must be one of {', '.join(COVARIANCES)}")
-        k, d = num_components, dim
-        shape = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[covariance_type]
-        self.weights = nn.Parameter(torch.full((k,), 1 / k), requires_grad=False)
-        self.means = nn.Parameter(torch.zeros(k, d), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(shape), requires_grad=False)
-        classes = torch.zeros(k, dtype=torch.int64)
-        self.component_classes = nn.Parameter(classes, requires_grad=False) if conditional else None
+        _integer("num_components", num_components, 1)
+        _integer("dim", dim, 1)
+        _check_covariance_type(covariance_type)
+        if conditional and num_classes < 1:
+            raise ValueError("conditional is True, but the data has no classes")
+
+        def parameter(values: Tensor) -> nn.Parameter:
+            return nn.Parameter(values, requires_grad=False)  # saved and moved with the model; not for gradients
+
+        self.weights = parameter(torch.full((num_components,), 1 / num_components))
+        self.means = parameter(torch.zeros(num_components, dim))
+        if covariance_type == "full":
+            scale = torch.eye(dim).repeat(num_components, 1, 1)
+        elif covariance_type == "tied":
+            scale = torch.eye(dim).repeat(num_classes, 1, 1) if conditional else torch.eye(dim)
+        else:
+            scale = torch.ones(num_components, dim) if covariance_type == "diag" else torch.ones(num_components)
+        self.scale = parameter(scale)
+        classes = torch.zeros(num_components, dtype=torch.int64)
+        self.component_classes = parameter(classes) if conditional else None
 
     # Fitting
 
     @classmethod
-    def fit(cls, x: Tensor, num_components: int, covariance_type: str = "full", **arguments) -> "GaussianMixtureModel":
-        """The mixture when EM has converged; arguments and errors as of `em_steps`."""
-        *_, last = cls.em_steps(x, num_components, covariance_type, **arguments)
-        return last.model
+    def fit(cls, *args, **kwargs) -> "GaussianMixtureModel":
+        """The mixture of the last step of `em_steps`; arguments and errors are the same.
+
+        It may not have converged within `max_iter`; `em_steps` tells.
+        """
+        for step in cls.em_steps(*args, **kwargs):
+            model = step.model
+        return model
 
     @classmethod
     def em_steps(
@@ -125,217 +378,250 @@ class GaussianMixtureModel(ModelMixin, ConfigMixin):
         seed: int = 0,
         initial: Tensor | None = None,
     ) -> Iterator[EMStep]:
-        """EM on (N, D), step by step, until the mean log-likelihood rises by less than `tol` nats.
+        """Fit a mixture by maximum likelihood and show each step: an iterator of `EMStep`.
+
+        Step 0 is the mixture of the initial responsibilities; each further step is one E and one M step. With the same
+        start, step n is what scikit-learn's GaussianMixture has after n iterations. On convergence scikit-learn has
+        done one M step more, worth less than `tol`: it returns a mixture of which it has not seen the likelihood.
+
+        Arguments are checked here and not at the first step.
 
         Args:
-            class_labels: (N,) int64: so many components are fitted to each class by itself, and joined with weights as
-                the classes' counts. Only the last step's model then holds all classes.
-            reg_covar: added to all variances.
-            seed: of the k-means that EM starts from.
-            initial: (N,) int64 clusters or (N, K) responsibilities to start from instead.
+            x: (N, D) floating point.
+            num_components: K; with classes, of each class.
+            covariance_type: "full", "tied", "diag" or "spherical".
+            class_labels: (N,) integers: a mixture is fitted to each class, one class after the other, and they are
+                joined with the shares of the classes as weights.
+            num_classes: how many classes there are, with `class_labels` only.
+            max_iter: updates at most; with classes, for each.
+            tol: a change of the mean log-likelihood, nats, below which EM has converged.
+            reg_covar: added to all variances, so that no component shrinks to a point.
+            seed: of the k-means that finds the initial responsibilities.
+            initial: (N,) integer labels or (N, K) responsibilities to start from instead.
 
         Raises:
-            ValueError: fewer points than components (in a class), a constant column, values that are not finite.
+            ValueError: x is not (N, D), not finite, or has a constant column; there are fewer points than components,
+                of a class too; covariance_type is unknown; a number is out of its range; class_labels or initial have
+                another shape or values out of range. While it runs: a covariance becomes singular, which reg_covar
+                prevents.
         """
-        if class_labels is None:
-            check_fit(x, num_components, covariance_type)
-            yield from cls._em(x.double(), num_components, covariance_type, max_iter, tol, reg_covar, seed, initial)
-            return
-        fitted, done = [], 0
-        for label in range(num_classes):
-            rows = x[class_labels == label].double()
-            try:
-                check_fit(rows, num_components, covariance_type)
-            except ValueError as error:
-                raise ValueError(f"class {label}: {error}") from None
-            for step in cls._em(rows, num_components, covariance_type, max_iter, tol, reg_covar, seed, None):
-                last = step.converged or step.step == max_iter - 1
-                if last:
-                    fitted.append(step.model)
-                    if label == num_classes - 1:
-                        counts = torch.bincount(class_labels, minlength=num_classes)
-                        step.model = cls._joined(fitted, counts / counts.sum(), covariance_type)
-                yield EMStep(done + step.step, done + step.num_steps, step.model, step.log_likelihood, step.converged)
-            done += step.step + 1
+        _integer("num_components", num_components, 1)
+        _integer("max_iter", max_iter, 0)
+        _check_covariance_type(covariance_type)
+        for name, value in (("tol", tol), ("reg_covar", reg_covar)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; it must be a number of at least 0")
+        _check_data(x)
+        groups = [(None, torch.arange(len(x), device=x.device))]
+        if class_labels is not None:
+            _integer("num_classes", num_classes, 1)
+            _check_labels(class_labels, len(x), num_classes)
+            groups = [(c, (class_labels == c).nonzero()[:, 0]) for c in range(num_classes)]
+        for c, members in groups:
+            if len(members) < num_components:
+                raise ValueError(
+                    f"num_components is {num_components}, but {'x' if c is None else f'class {c}'} holds "
+                    f"{len(members)} points; a component needs at least one: take fewer components or more points"
+                )
+        if initial is not None:
+            initial = _responsibilities(initial, len(x), num_components)
+        return cls._steps(x.detach(), groups, num_components, covariance_type, max_iter, tol, reg_covar, seed, initial)
 
     @classmethod
-    def _em(cls, x, count, covariance_type, max_iter, tol, reg_covar, seed, initial) -> Iterator[EMStep]:
-        if initial is None:
-            initial = _nearest(x, _centres(x, count, seed))
-        if initial.ndim == 1:
-            initial = torch.nn.functional.one_hot(initial.long(), count)
-        if initial.shape != (len(x), count):
-            raise ValueError(f"initial has shape {tuple(initial.shape)}; it must be ({len(x)},) or ({len(x)}, {count})")
-        model = cls(count, x.shape[1], covariance_type).double()
-        model._maximise(x, initial.double(), reg_covar)
-        before = -math.inf
-        for step in range(max_iter):
-            log_p, responsibilities = model._expect(x)
-            now = log_p.mean().item()
-            model = cls(count, x.shape[1], covariance_type).double()
-            model._maximise(x, responsibilities, reg_covar)
-            converged = now - before < tol
-            yield EMStep(step, max_iter, model.float_copy(), now, converged)
-            if converged:
-                return
-            before = now
-
-    def float_copy(self) -> "GaussianMixtureModel":
-        """The same mixture with parameters in float32."""
-        other = type(self)(**{k: v for k, v in self.config.items() if not k.startswith("_")})
-        other.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in self.state_dict().items()})
-        return other
+    def _steps(cls, x, groups, num_components, covariance_type, max_iter, tol, reg_covar, seed, initial):
+        """The iterator of `em_steps`, class after class."""
+        done, step = [], 0  # mixtures of the classes before, and their data's mean
+        for c, members in groups:
+            points = x[members].double()
+            shift = points.mean(0)
+            points -= shift
+            if initial is None:
+                start = _responsibilities(cluster(points, num_components, seed), len(points), num_components)
+            else:
+                start = initial[members].to(x.device)
+            for gaussians, log_likelihood, converged in _em(
+                points, covariance_type, num_components, start, max_iter, tol, reg_covar
+            ):
+                fitted = [*done, (c, len(members), gaussians, shift)]
+                yield EMStep(
+                    step=step,
+                    num_steps=len(groups) * (max_iter + 1),
+                    model=cls._joined(fitted, covariance_type, 0 if c is None else len(groups)),
+                    log_likelihood=log_likelihood,
+                    converged=converged,
+                    class_label=c,
+                )
+                step += 1
+            done = fitted
 
     @classmethod
-    def _joined(
-        cls, parts: list["GaussianMixtureModel"], shares: Tensor, covariance_type: str
-    ) -> "GaussianMixtureModel":
-        """One mixture of those of all classes; a covariance that is tied within a class becomes that of each component."""
-        k, d = parts[0].means.shape
-        kind = "full" if covariance_type == "tied" else covariance_type
-        model = cls(len(parts) * k, d, kind, True, len(parts))
-        model.weights.data = torch.cat([share * part.weights for share, part in zip(shares, parts, strict=True)])
-        model.means.data = torch.cat([part.means for part in parts])
-        scales = [part.scale.expand(k, d, d) if covariance_type == "tied" else part.scale for part in parts]
-        model.scale.data = torch.cat(scales).contiguous()
-        model.component_classes.data = torch.arange(len(parts)).repeat_interleave(k)
-        return model
-
-    def _expect(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x) (N,) and responsibilities (N, K)."""
-        joint = self.component_log_prob(x) + self.weights.double().log()
-        log_p = torch.logsumexp(joint, 1)
-        return log_p, (joint - log_p[:, None]).exp_()
-
     @torch.no_grad()
-    def _maximise(self, x: Tensor, responsibilities: Tensor, reg_covar: float) -> None:
-        """Weights, means and covariances of points shared out by responsibilities, in float64."""
-        kind, dim = self.config.covariance_type, x.shape[1]
-        mass = responsibilities.sum(0) + 10 * torch.finfo(torch.float64).eps  # a component may lose all its points
-        means = responsibilities.T @ x / mass[:, None]
-        self.weights.data, self.means.data = mass / mass.sum(), means
-        if kind in ("diag", "spherical"):
-            squares = responsibilities.T @ x.square() / mass[:, None]
-            variances = (squares - means.square()).clamp(min=0) + reg_covar
-            self.scale.data = (variances if kind == "diag" else variances.mean(1)).sqrt()
-            return
-        if kind == "tied":
-            covariance = (x.T @ x - (means * mass[:, None]).T @ means) / mass.sum()
+    def _joined(cls, fitted: list, covariance_type: str, num_classes: int) -> "GaussianMixtureModel":
+        """One model of mixtures (class, number of points, Gaussians, shift)."""
+        total = sum(count for _, count, _, _ in fitted)
+        means = torch.cat([gaussians.means + shift for _, _, gaussians, shift in fitted])
+        model = cls(*means.shape, covariance_type, conditional=num_classes > 0, num_classes=num_classes)
+        model.to(means.device)
+        model.means.copy_(means)
+        shares = [gaussians.weights / gaussians.weights.sum() * (count / total) for _, count, gaussians, _ in fitted]
+        model.weights.copy_(torch.cat(shares))
+        scales = [gaussians.scale for _, _, gaussians, _ in fitted]
+        if covariance_type == "tied":
+            if num_classes:
+                model.scale[: len(fitted)] = torch.stack(scales).to(model.scale.dtype)
+            else:
+                model.scale.copy_(scales[0])
         else:
-            covariance = torch.empty(len(mass), dim, dim, dtype=torch.float64, device=x.device)
-            for k in range(len(mass)):
-                total = torch.zeros(dim, dim, dtype=torch.float64, device=x.device)
-                for rows, shares in zip(x.split(ROWS), responsibilities[:, k].split(ROWS), strict=True):
-                    centred = rows - means[k]
-                    total.addmm_((centred * shares[:, None]).T, centred)
-                covariance[k] = total / mass[k]
-        covariance.diagonal(dim1=-2, dim2=-1).add_(reg_covar)
-        factor, failed = torch.linalg.cholesky_ex(covariance)
-        if failed.any():
-            raise ValueError(
-                "a covariance is not positive: columns of x depend on each other, or a component holds too few points; "
-                "raise reg_covar, take fewer components, or bring the data to fewer dimensions"
-            )
-        self.scale.data = factor
+            scale = torch.cat(scales)
+            model.scale.copy_(scale[:, 0] if covariance_type == "spherical" else scale)
+        if num_classes:
+            each = means.shape[0] // len(fitted)
+            model.component_classes.copy_(torch.tensor([c for c, _, _, _ in fitted]).repeat_interleave(each))
+        return model.eval()
 
     # Densities
 
-    def component_log_prob(self, x: Tensor) -> Tensor:
-        """log N(x; m_k, S_k) of each component: (B, D) -> (B, K), float64, nats."""
-        kind, (count, dim) = self.config.covariance_type, self.means.shape
-        means, scale = self.means.double(), self.scale.double()
-        if kind in ("full", "tied"):
-            eye = torch.eye(dim, dtype=torch.float64, device=means.device)
-            inverse = torch.linalg.solve_triangular(scale, eye.expand_as(scale), upper=False)  # L^-1
-            log_det = scale.diagonal(dim1=-2, dim2=-1).log().sum(-1).expand(count)
-            whiten = inverse if kind == "full" else inverse.expand(count, dim, dim)
-        else:
-            spread = scale if kind == "diag" else scale[:, None].expand(count, dim)
-            log_det = spread.log().sum(1)
-        found = torch.empty(len(x), count, dtype=torch.float64, device=x.device)
-        for begin in range(0, len(x), ROWS):
-            rows = x[begin : begin + ROWS].double()
-            for k in range(count):
-                if kind in ("full", "tied"):
-                    # L^-1 (x - m) as one product: the mean is taken through it beforehand
-                    white = torch.addmm(-(whiten[k] @ means[k]), rows, whiten[k].T)
-                else:
-                    white = (rows - means[k]) / spread[k]
-                found[begin : begin + ROWS, k] = torch.linalg.vector_norm(white, dim=1).square_()
-        return -0.5 * (found + dim * LOG_2PI) - log_det
+    def _gaussians(self, components: Tensor | None = None) -> Gaussians:
+        """All components, or those of these indices (n,)."""
+        weights, means, scale = self.weights.double(), self.means.double(), self.scale.double()
+        kind = self.config.covariance_type
+        if kind == "spherical":
+            kind, scale = "diag", scale[:, None].expand_as(means)
+        elif kind == "tied" and self.config.conditional:
+            kind, scale = "full", scale[self.component_classes]
+        if components is not None:
+            weights, means = weights[components], means[components]
+            scale = scale if kind == "tied" else scale[components]
+        return Gaussians(kind, weights / weights.sum(), means, scale)
+
+    def _log_joint(self, x: Tensor, gaussians: Gaussians) -> Iterator[Tensor]:
+        """log(w_k N_k(x)), nats, (n, K) float64 for each block of x (B, D)."""
+        if x.ndim != 2 or x.shape[1] != self.config.dim:
+            raise ValueError(f"x has shape {tuple(x.shape)}; this model takes (B, {self.config.dim})")
+        for part in x.split(gaussians.rows):
+            yield gaussians.log_joint(part.double())[0]
+
+    def _log_prob(self, x: Tensor, gaussians: Gaussians) -> Tensor:
+        return torch.cat([joint.logsumexp(1) for joint in self._log_joint(x, gaussians)])
+
+    def _of_class(self, class_label: int) -> Tensor:
+        """Indices of the components of a class."""
+        components = (self.component_classes == class_label).nonzero()[:, 0]
+        if len(components) == 0:
+            raise ValueError(f"class_labels holds {class_label}, a class of which this model has no components")
+        return components
+
+    def _check_classes(self, class_labels: Tensor, count: int) -> None:
+        if self.component_classes is None:
+            raise ValueError("class_labels is given, but this model was fitted without classes")
+        _check_labels(class_labels, count, self.config.num_classes)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """log p(x), or log p(x|c): (B, D), (B,) -> (B,), nats, exact."""
-        joint = self.component_log_prob(x)
-        return torch.logsumexp(joint + self._log_weights(len(x), class_labels), 1).float()
+        """log p(x), or with classes log p(x|c): (B, D) -> (B,) float32, nats.
+
+        Args:
+            x: (B, D) floating point.
+            class_labels: (B,) int64.
+
+        Raises:
+            ValueError: x is not (B, D); class_labels are given to a model without classes, do not fit x, are out of
+                range, or name a class without components.
+        """
+        if class_labels is None:
+            return self._log_prob(x, self._gaussians()).float()
+        self._check_classes(class_labels, len(x))
+        log_prob = torch.empty(len(x), device=x.device)
+        for c in class_labels.unique().tolist():
+            asked = class_labels == c
+            log_prob[asked] = self._log_prob(x[asked], self._gaussians(self._of_class(c))).float()
+        return log_prob
+
+    @torch.no_grad()
+    def component_log_prob(self, x: Tensor) -> Tensor:
+        """log N(x; mu_k, C_k), nats: (B, D) -> (B, K) float32. ValueError if x is not (B, D)."""
+        gaussians = self._gaussians()
+        return torch.cat([(joint - gaussians.weights.log()).float() for joint in self._log_joint(x, gaussians)])
 
     @torch.no_grad()
     def responsibilities(self, x: Tensor) -> Tensor:
-        """The probability of each component given x: (B, D) -> (B, K)."""
-        return self._expect(x)[1].float()
-
-    def _log_weights(self, count: int, class_labels: Tensor | None) -> Tensor:
-        """log weights (B, K); given the class those of its components alone, with sum 1."""
-        log_weights = self.weights.double().log().expand(count, -1)
-        if class_labels is None:
-            return log_weights
-        mine = self.component_classes == class_labels[:, None]
-        return torch.log_softmax(torch.where(mine, log_weights, -torch.inf), 1)
+        """p(k|x), which sum to 1: (B, D) -> (B, K) float32. ValueError if x is not (B, D)."""
+        return torch.cat([joint.softmax(1).float() for joint in self._log_joint(x, self._gaussians())])
 
     @property
     def num_free_parameters(self) -> int:
-        k, d = self.means.shape
-        kind = self.config.covariance_type
-        covariances = {"full": k * d * (d + 1) // 2, "tied": d * (d + 1) // 2, "diag": k * d, "spherical": k}[kind]
-        return covariances + k * d + k - 1
+        """Numbers that a fit determines: weights, which sum to 1, means and the free entries of the covariances."""
+        count, dim = self.means.shape
+        triangle = dim * (dim + 1) // 2
+        covariances = {
+            "full": count * triangle,
+            "tied": triangle * (self.config.num_classes if self.config.conditional else 1),
+            "diag": count * dim,
+            "spherical": count,
+        }[self.config.covariance_type]
+        return count - 1 + count * dim + covariances
 
+    @torch.no_grad()
     def bic(self, x: Tensor) -> float:
-        """Bayesian information criterion, lower is better: -2 sum log p(x) + parameters log N. (N, D) -> float."""
-        return -2 * self.log_prob(x).double().sum().item() + self.num_free_parameters * math.log(len(x))
+        """The Bayesian information criterion of x (N, D), -2 sum log p(x) + num_free_parameters log N; less is better.
 
+        Schwarz, "Estimating the Dimension of a Model", 1978. ValueError if x is not (N, D).
+        """
+        return -2 * self._log_prob(x, self._gaussians()).sum().item() + self.num_free_parameters * math.log(len(x))
+
+    # Sampling
+
+    @torch.no_grad()
     def draw(
-        self, uniform: Tensor, normal: Tensor, class_labels: Tensor | None = None, component: int | None = None
+        self,
+        uniform: Tensor,
+        normal: Tensor,
+        class_labels: Tensor | None = None,
+        component: int | None = None,
     ) -> Tensor:
-        """Samples as a function of noise: (B,) in [0, 1) chooses the component, (B, D) the place in it -> (B, D)."""
-        count = len(self.means)
+        """Samples as a function of noise: the mean of a component plus its scale times the noise; (B, D) float32.
+
+        Args:
+            uniform: (B,) in [0, 1); chooses the component by its weight, among those of the class where one is given.
+            normal: (B, D), standard normal.
+            class_labels: (B,) int64.
+            component: one component for all samples, 0 to K - 1, instead.
+
+        Raises:
+            ValueError: class_labels as in `log_prob`; component is out of range, or given together with class_labels.
+        """
+        count = len(self.weights)
         if component is not None:
-            if not 0 <= component < count:
-                raise ValueError(f"component is {component}; it must lie between 0 and {count - 1}")
-            chosen = torch.full((len(normal),), component, device=normal.device)
+            if class_labels is not None:
+                raise ValueError("component and class_labels are both given; a component belongs to one class already")
+            if not isinstance(component, Integral) or not 0 <= component < count:
+                raise ValueError(f"component is {component!r}; components go from 0 to {count - 1}")
+            chosen = torch.full((len(uniform),), component, device=uniform.device)
+        elif class_labels is not None:
+            self._check_classes(class_labels, len(uniform))
+            chosen = torch.empty(len(uniform), dtype=torch.int64, device=uniform.device)
+            for c in class_labels.unique().tolist():
+                asked, components = class_labels == c, self._of_class(c)
+                chosen[asked] = components[self._pick(uniform[asked], components)]
         else:
-            reached = self._log_weights(len(normal), class_labels).exp().cumsum(1)
-            # what is beyond the last by rounding belongs to the last that has a weight
-            chosen = (reached < (uniform.double() * reached[:, -1])[:, None]).sum(1).clamp(max=count - 1)
-        kind, scale, means = self.config.covariance_type, self.scale.float(), self.means.float()[chosen]
-        if kind == "tied":
-            return means + normal @ scale.T
-        if kind == "full":
-            return means + torch.einsum("bij,bj->bi", scale[chosen], normal)
-        return means + (scale[chosen] if kind == "diag" else scale[chosen, None]) * normal
+            chosen = self._pick(uniform, torch.arange(count, device=uniform.device))
+        means, scale, noise = self.means.double(), self.scale.double(), normal.double()
+        kind = self.config.covariance_type
+        if kind == "spherical":
+            spread = scale[chosen, None] * noise
+        elif kind == "diag":
+            spread = scale[chosen] * noise
+        elif kind == "tied" and not self.config.conditional:
+            spread = noise @ scale.T
+        else:  # one factor after the other: a factor for each sample would take B D^2 numbers
+            factors = chosen if kind == "full" else self.component_classes[chosen]
+            spread = torch.empty_like(noise)
+            for k in factors.unique().tolist():
+                spread[factors == k] = noise[factors == k] @ scale[k].T
+        return (means[chosen] + spread).float()
 
-
-def _nearest(x: Tensor, centres: Tensor) -> Tensor:
-    return torch.cat([torch.cdist(rows, centres).argmin(1) for rows in x.split(ROWS)])
-
-
-def _centres(x: Tensor, count: int, seed: int) -> Tensor:
-    """K-means: points far from each other (k-means++), then Lloyd's iterations."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = [int(torch.randint(len(x), (), generator=generator))]
-    squared = (x - x[chosen[0]]).square().sum(1)
-    while len(chosen) < count:
-        weights = squared if squared.sum() > 0 else torch.ones_like(squared)  # all points that are left are doubles
-        reached = weights.cumsum(0)  # multinomial takes no more than 2^24 weights
-        chosen.append(int(torch.searchsorted(reached, reached[-1] * torch.rand((), generator=generator).double())))
-        squared = torch.minimum(squared, (x - x[chosen[-1]]).square().sum(1))
-    centres = x[chosen].clone()
-    for _ in range(LLOYD):
-        nearest = _nearest(x, centres)
-        counts = torch.bincount(nearest, minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
-        moved = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
-        if torch.equal(moved, centres):
-            break
-        centres = moved
-    return centres
+    def _pick(self, uniform: Tensor, components: Tensor) -> Tensor:
+        """Positions in `components` (n,) that uniform numbers (B,) choose, by weight; one of weight 0 never."""
+        cumulative = self.weights[components].double().cumsum(0)
+        place = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
+        return place.clamp(max=len(components) - 1)

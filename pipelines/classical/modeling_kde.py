@@ -114,11 +114,10 @@ def golden_section_maximum(function: Callable[[float], float], low: float, high:
 
 def _check_data(x: Tensor) -> Tensor:
     """x as float32 (N, D) with N >= 2 and D >= 1, finite."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 2 or x.shape[1] == 0:
-        what = (
-            f"has shape {tuple(x.shape)} and dtype {x.dtype}" if isinstance(x, Tensor) else f"is a {type(x).__name__}"
-        )
-        raise ValueError(f"x {what}; it must be a floating point tensor (N, D)")
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; it must be a floating point tensor (N, D)")
+    if not x.is_floating_point() or x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)} and dtype {x.dtype}; it must be a floating point tensor (N, D)")
     if len(x) < 2:
         raise ValueError(f"x holds {len(x)} points; a density needs at least 2")
     x = x.detach().float()
@@ -129,9 +128,13 @@ def _check_data(x: Tensor) -> Tensor:
 
 def _check_labels(class_labels: Tensor, count: int, num_classes: int) -> Tensor:
     """class_labels as int64 (count,) in [0, num_classes)."""
-    if not isinstance(class_labels, Tensor) or class_labels.is_floating_point() or class_labels.shape != (count,):
-        what = f"has shape {tuple(class_labels.shape)} and dtype {class_labels.dtype}" if isinstance(class_labels, Tensor) else f"is a {type(class_labels).__name__}"  # fmt: skip
-        raise ValueError(f"class_labels {what}; it must be an integer tensor ({count},), one for each row")
+    if not isinstance(class_labels, Tensor):
+        raise ValueError(f"class_labels is a {type(class_labels).__name__}; it must be an integer tensor ({count},)")
+    if class_labels.is_floating_point() or class_labels.shape != (count,):
+        raise ValueError(
+            f"class_labels has shape {tuple(class_labels.shape)} and dtype {class_labels.dtype}; "
+            f"it must be an integer tensor ({count},), one for each row"
+        )
     wrong = class_labels[(class_labels < 0) | (class_labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"class_labels holds {wrong[0].item()}; classes go from 0 to {num_classes - 1}")
@@ -199,11 +202,13 @@ class KDEModel(ModelMixin, ConfigMixin):
                 another shape or holds a class out of range.
         """
         x = _check_data(x)
-        if class_labels is not None:
+        if class_labels is None:
+            num_classes = 0
+        else:
             if num_classes < 1:
                 raise ValueError(f"num_classes is {num_classes}; with class_labels it must be at least 1")
             class_labels = _check_labels(class_labels, len(x), num_classes)
-        model = cls(*x.shape, conditional=class_labels is not None, num_classes=num_classes if class_labels is not None else 0)  # fmt: skip
+        model = cls(*x.shape, conditional=class_labels is not None, num_classes=num_classes)
         model.to(x.device)
         model.points.copy_(x)
         model.bandwidth.copy_(torch.tensor(cls._bandwidth(x, bandwidth)))

@@ -4,20 +4,28 @@
     python -m training.classical.classifier --config training/classical/classifier-mnist.yaml
 
 The loss is -log p(y|x) in nats. Images are shifted, turned and scaled at random, within the bounds given.
+
+`--tangents AUTOENCODER` adds Tangent Prop (Simard et al., NeurIPS 1991): the squared derivatives of the logits along the
+leading tangents of a contractive autoencoder, its encoder's account of the ways in which an image can change and stay of
+its class (Rifai et al., "The Manifold Tangent Classifier", NeurIPS 2011).
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.autoencoders.modeling_autoencoder import AutoencoderModel
+from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
 from training.data import DataOptions, DataSource, in_order
-from training.loops.common import RunOptions, start
+from training.loops.common import RunOptions, load_weights, start
 from training.loops.single import train
-from training.options import command_line, option, parse
+from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid
 
 SHOWN = 64  # images of samples.png
@@ -36,6 +44,10 @@ class ClassifierOptions(DataOptions, RunOptions):
     shift: float = option(0.5, "pixels by which an image is moved at most", least=0.0)
     rotation: float = option(5.0, "degrees by which it is turned at most", least=0.0, most=180.0)
     zoom: float = option(0.05, "share by which it is enlarged or reduced at most", least=0.0, most=0.9)
+    tangents: str | None = option(None, "a run or checkpoint of an autoencoder whose tangents the classifier learns")
+    num_tangents: int = option(8, "of each image", least=1)
+    tangent_weight: float = option(0.01, "of the squared derivatives along them", least=0.0)
+    tangent_images: int = option(32, "of each batch, for which they are computed", least=1)
 
 
 def augment(x: Tensor, shift: float, rotation: float, zoom: float) -> Tensor:
@@ -52,6 +64,47 @@ def augment(x: Tensor, shift: float, rotation: float, zoom: float) -> Tensor:
     ]
     where = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return F.grid_sample(x, where, padding_mode="border", align_corners=False)
+
+
+def load_autoencoder(options: ClassifierOptions, source: DataSource) -> AutoencoderPipeline:
+    """The autoencoder that --tangents names.
+
+    Raises:
+        UsageError: it is none, takes other images, or has fewer tangents.
+    """
+    folder = Path(options.tangents)
+    try:
+        config = json.loads((folder / "autoencoder" / "config.json").read_text())
+        autoencoder = AutoencoderModel.from_config(config)
+        load_weights(autoencoder, options.tangents, "autoencoder", "--tangents")
+    except (OSError, ValueError):
+        raise UsageError(f"--tangents {options.tangents}: is no run or checkpoint of an autoencoder") from None
+    if list(config["data_spec"]["shape"]) != list(source.shape):
+        shape = config["data_spec"]["shape"]
+        raise UsageError(f"--tangents {options.tangents}: takes images of {shape}, the data has {list(source.shape)}")
+    if options.num_tangents > config["latent_dim"]:
+        raise UsageError(
+            f"--num_tangents is {options.num_tangents}; the autoencoder has {config['latent_dim']} at most"
+        )
+    return AutoencoderPipeline(autoencoder.eval().requires_grad_(False))
+
+
+def tangent_penalty(logits: Tensor, x: Tensor, tangents: Tensor) -> Tensor:
+    """sum over classes and tangents of (d logit / d x . v)^2, the mean over images: a scalar.
+
+    Unbiased, from one backward pass: E_u (u^T J v)^2 = ||J v||^2 for standard normal u over the classes.
+
+    Args:
+        logits: (B, classes), computed from x with gradients on.
+        x: (B, *shape).
+        tangents: (b, k, *shape) of the first b of them.
+    """
+    (gradient,) = torch.autograd.grad(
+        logits[: len(tangents)], x, torch.randn_like(logits[: len(tangents)]), create_graph=True
+    )
+    gradient = gradient[: len(tangents)]
+    along = (gradient.flatten(1)[:, None] * tangents.flatten(2)).sum(2)  # (B, k)
+    return along.square().sum(1).mean()
 
 
 def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierModel:
@@ -80,11 +133,20 @@ def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, lis
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClassifierOptions, argv, __doc__)
     run, source, model = start("classifier", "classifier", options, build_model)
+    autoencoder = None if options.tangents is None else load_autoencoder(options, source).to(run.accelerator.device)
+    low, high = model.config.data_spec["range"]
 
     def loss(model, x, class_labels, step: int) -> dict:
         if torch.is_grad_enabled():  # images are measured as they are
             x = augment(x, options.shift, options.rotation, options.zoom)
-        return {"loss": model(x, class_labels, return_dict=False)[0]}
+        if autoencoder is None or not torch.is_grad_enabled():
+            return {"loss": model(x, class_labels, return_dict=False)[0]}
+        tangents = autoencoder.tangents(
+            (x[: options.tangent_images] - low) / (high - low), options.num_tangents
+        ).tangents
+        nats, logits = model(x.requires_grad_(), class_labels, return_dict=False)
+        penalty = tangent_penalty(logits, x, tangents)
+        return {"loss": nats + options.tangent_weight * penalty, "class_nats": nats, "tangent_penalty": penalty}
 
     train(run, source, model, loss, ClassifierPipeline, picture, inspect)
 

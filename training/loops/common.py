@@ -145,8 +145,8 @@ def learning_rate_at(step: int, options: RunOptions) -> float:
     return 1 - done if options.lr_scheduler == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
-def load_weights(model: nn.Module, source: str, component: str) -> None:
-    """--init_from: the weights of `component` in a run folder, a checkpoint or a Hub repository.
+def load_weights(model: nn.Module, source: str, component: str, named: str = "--init_from") -> None:
+    """What the option `named` asks for: the weights of `component` in a run folder, a checkpoint or a Hub repository.
 
     Raises:
         UsageError: nothing there, or weights of another shape.
@@ -159,15 +159,15 @@ def load_weights(model: nn.Module, source: str, component: str) -> None:
             folder = Path(snapshot_download(source, allow_patterns=[f"{component}/*"]))
         except Exception as error:
             why = " ".join(str(error).split())[:200]
-            raise UsageError(f"--init_from {source}: neither a folder nor a repository on the Hub ({why})") from None
+            raise UsageError(f"{named} {source}: neither a folder nor a repository on the Hub ({why})") from None
     file = folder / component / "diffusion_pytorch_model.safetensors"
     if not file.is_file():
-        raise UsageError(f"--init_from {source}: holds no {component}/{file.name}")
+        raise UsageError(f"{named} {source}: holds no {component}/{file.name}")
     try:
         model.load_state_dict(load_safetensors(file.read_bytes()))
     except Exception as error:
         why = str(error).split("\n")[-1].strip()
-        raise UsageError(f"--init_from {source}: its weights do not fit this model ({why})") from None
+        raise UsageError(f"{named} {source}: its weights do not fit this model ({why})") from None
 
 
 # Files that are written whole or not at all
