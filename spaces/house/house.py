@@ -622,6 +622,17 @@ def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten from low to high, both above 0; the powers alone where those are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1,)):
+        ticks = [d * 10.0**p for p in powers for d in digits]
+        ticks = [t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
+        if len(ticks) <= 9:
+            break
+    return ticks
+
+
 def histogram(values, marks: list[tuple[str, float]], label: str, bins: int = 40, digits: int = 0) -> str:
     """An SVG: how often `values` fall where, and named places among them. It takes the colours of the page."""
     values = np.asarray(values, dtype=float)
@@ -665,15 +676,20 @@ def curves(
     log_x: bool = False,
     marks: bool = False,
     least: float = 0.0,
+    bars: list[tuple[float, float, float]] = (),
+    here: tuple[str, float] | None = None,
 ) -> str:
     """An SVG of lines through (x, y), several of them named above; a line has a gap where y is not finite.
 
     `marks` puts a dot and its value at each point; the vertical axis reaches from `least`, or from the lowest point
-    where that is lower, to the highest.
+    where that is lower, to the highest. Behind the lines stand `bars`, each (from, to, height); `here` is a named place
+    on the horizontal axis.
     """
     points = [point for line in series.values() for point in line]
     xs, ys = [x for x, _ in points], [y for _, y in points if math.isfinite(y)] or [0.0]
+    xs, ys = [*xs, *(edge for bar in bars for edge in bar[:2])], [*ys, *(bar[2] for bar in bars)]
     left, right, top, floor = 56, 600, 44 if marks else 34, 246  # a mark's value stands above it
+    top += 18 if here else 0  # and the name of a place between it and the legend
     low_y, high_y = min(least, *ys), max(ys)
     low_x, high_x = (math.log(min(xs)), math.log(max(xs))) if log_x else (min(xs), max(xs))
 
@@ -682,6 +698,10 @@ def curves(
         return left + (right - left) * along, floor - (floor - top) * (y - low_y) / (high_y - low_y or 1)
 
     drawn = ""
+    for start, end, height in bars:
+        (x, y), (x_end, zero) = at(start, height), at(end, max(low_y, 0.0))
+        drawn += f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(1.0, x_end - x - 1):.1f}" height="{zero - y:.1f}"/>'
+    drawn = f'<g class="bars behind">{drawn}</g>' if bars else ""
     for number, line in enumerate(series.values()):
         places = [at(*point) if math.isfinite(point[1]) else None for point in line]
         path = ""
@@ -697,7 +717,15 @@ def curves(
                 if place is not None
             )
     # where all lines have their points, those are the ticks
-    ticks = sorted(set(xs)) if len(set(xs)) <= 9 else round_ticks(min(xs), max(xs), 8)
+    even = log_ticks if log_x else lambda low, high: round_ticks(low, high, 8)
+    ticks = sorted(set(xs)) if len(set(xs)) <= 9 else even(min(xs), max(xs))
+    if here is not None:
+        place = at(here[1], low_y)[0]
+        anchor, shift = ("end", -6) if place > (left + right) / 2 else ("start", 6)
+        drawn += (
+            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{top - 10}" y2="{floor}"/>'
+            f'<text x="{place + shift:.1f}" y="{top + 3}" text-anchor="{anchor}">{here[0]}</text>'
+        )
     marked = "".join(
         f'<text x="{at(x, low_y)[0]:.1f}" y="{floor + 22}" text-anchor="middle">{signed_short(x)}</text>' for x in ticks
     )

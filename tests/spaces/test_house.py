@@ -264,6 +264,24 @@ def test_several_curves_are_named_and_stop_where_there_is_no_number(house):
     assert "M" not in re.search(r'curve-0" d="([^"]*)"', house.curves({"none": [(0, inf)]}, "x", "y"))[1]
 
 
+def test_bars_and_a_named_place_stand_among_curves(house):
+    import re
+
+    svg = house.curves({"p": [(0, 1.0), (4, 1.0)]}, "x", "", bars=[(0, 2, 0.5), (2, 4, 2.0)], here=("here", 2.0))
+    bars = [tuple(map(float, b)) for b in re.findall(r'<rect x="(\S+)" y="(\S+)" width="\S+" height="(\S+)"/>', svg)]
+    line = [float(n) for n in re.search(r'curve-0" d="M(\S+) (\S+)L', svg).groups()]
+    assert bars[0][0] == line[0] and bars[1][2] == pytest.approx(4 * bars[0][2], abs=0.2)
+    assert bars[1][1] < line[1] < bars[0][1]  # the line is as high as 1, between them
+    assert float(re.search(r'class="mark" x1="(\S+)"', svg)[1]) == bars[1][0] and ">here<" in svg
+
+
+def test_ticks_of_a_logarithmic_axis_are_round(house):
+    assert house.log_ticks(0.04, 1) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
+    assert house.log_ticks(1e-4, 1e3) == pytest.approx([10.0**p for p in range(-4, 4)])
+    xs = [0.01 * 1.3**i for i in range(20)]
+    assert ">0.02<" in house.curves({"a": [(x, x) for x in xs]}, "x", "y", log_x=True)
+
+
 def test_a_plane_has_up_above_and_shows_what_lies_on_it(house):
     assert house.on_plane([[0, 0], [2, 2], [-2, 0]], reach=2) == [[300, 300], [600, 0], [0, 300]]
     svg = house.plane("points", house.dots([[0, 0], [9, 0]], reach=2), ground=Image.new("RGB", (2, 2)))
