@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
 RULES = ("scott", "silverman", "held_out")
-BLOCK = 2**18  # exponents at once: two float32 blocks of them fit into a cache of 2 MB
+BLOCK = 2**17  # exponents at once: a few float32 or float64 blocks of them fit into a cache of 2 MB
 COLUMNS = 1024  # points at once, where there are as many
 FEW_DIMENSIONS = 4  # up to here differences are as fast as a matrix product
 HELD_OUT_QUERIES = 5_000  # points that choose a bandwidth

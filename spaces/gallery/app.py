@@ -91,7 +91,17 @@ def tree() -> str:
     )
 
 
-COLUMNS = ("model", "data", "parameters", "training", "nats", "bits/dim", "Fréchet distance", "class accuracy")
+COLUMNS = (
+    "model",
+    "data",
+    "parameters",
+    "training",
+    "nats",
+    "bits/dim",
+    "Fréchet distance",
+    "class accuracy",
+    "squared error",
+)
 LANGUAGE_COLUMNS = ("language model", "data", "parameters", "training", "nats a token", "perplexity", "bits/byte")
 
 
@@ -111,6 +121,7 @@ def cells(folder: Path, run: dict, results: dict) -> list[str]:
         f"{bound}{results['nats']:.2f}" if "nats" in results else "–",
         *(figure(key) for key in ("bits_per_dim", "frechet_distance")),
         "–" if accuracy is None else f"{accuracy:.1%}",
+        f"{results['reconstruction_error']:.4f}" if "reconstruction_error" in results else "–",
     ]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from training.classical.density import main as density
 from training.classical.nmf import main as nmf
 from training.data import DataOptions, load_data, prepare
 from training.evaluate import main as evaluate
-from training.loops.closed_form import FitOptions, Report, held_out, training_rows
+from training.loops.closed_form import FitOptions, fit, held_out, training_rows
 from training.loops.common import Run
 from training.options import Stopped, UsageError
 from training.publish import build
@@ -208,27 +207,31 @@ def test_one_line_and_exit_code_2(tmp_path):
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_a_signal_ends_a_fit_and_it_begins_anew(tmp_path):
-    """Between two steps; what was fitted so far is not a model, and the folder says so."""
+def test_a_fit_that_fails_leaves_everything_as_it_was(tmp_path):
+    """Also where it was told to overwrite: the folder is written when the fit has come to its end."""
     folder = tmp_path / "run"
-    run = Run("density", FitOptions(output_dir=str(folder)))
-    run.begin(load_data(DataOptions()), {}, {}, 0)
-    report = Report(run)
-    report(1, 10, loss=2.0)
-    run._note_signal(signal.SIGTERM, None)
-    with pytest.raises(Stopped, match="stopped at step 2; the fit begins anew with --resume true") as stopped:
-        report(2, 10, loss=1.0)
-    assert stopped.value.code == 128 + signal.SIGTERM
-    assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
-    density(["--output_dir", str(folder), "--resume", "true", "--num_components", "2"])
-    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    words = ["--num_components", "2", "--output_dir", str(folder)]
+    density(words)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match="num_components is 9, but x holds 5 points"):
+        density([*words, "--num_components", "9", "--max_samples", "5", "--overwrite", "true"])
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    with pytest.raises(UsageError):
+        density(["--num_components", "9", "--max_samples", "5", "--output_dir", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_figure_that_is_not_finite_stops_the_fit(tmp_path):
+    source = load_data(DataOptions())
     run = Run("density", FitOptions(output_dir=str(tmp_path / "run")))
-    run.begin(load_data(DataOptions()), {}, {}, 0)
-    with pytest.raises(Stopped, match="step 1: loss is nan"):
-        Report(run)(1, 10, loss=math.nan)
+
+    def solve(report):
+        report(1, 10, loss=2.0)
+        report(2, 10, loss=math.nan)
+
+    with pytest.raises(Stopped, match="step 2: loss is nan; nothing was written"):
+        fit(run, source, solve, None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_models_are_what_the_recipes_fit(tmp_path):

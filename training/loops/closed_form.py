@@ -3,11 +3,11 @@
 A recipe hands over two functions and nothing else:
     solve(report) -> the pipeline; it calls report(step, total, **figures) as it comes along
     picture(pipeline, source) -> PNG bytes for samples.png
-The run folder, its record, the log, the curve and publishing are those of every other run. A fit that was killed begins
-again: it takes seconds or minutes, and with its seed ends where it would have ended.
+The run folder, its record, the log, the curve and publishing are those of every other run, but the folder is written when
+the fit has come to its end: one that fails or is killed leaves nothing behind, and what was there before as it was.
 """
 
-import signal
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from training.data import DataSource, StreamSplit, in_order, mix, prepare
 from training.loops.common import CommonOptions, Run
-from training.options import UsageError, option
+from training.options import Stopped, UsageError, option
 
 VALIDATION_ROWS = 10_000
 ROWS_AT_ONCE = 1_000
@@ -50,59 +50,59 @@ def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterat
 
 
 class Report:
-    """What `solve` is given: it keeps the bar, the log and the tracker up to date, and ends the run on a signal."""
+    """What `solve` is given: it shows how far the fit has come, and keeps the figures for the log."""
 
-    def __init__(self, run: Run):
-        self.run, self.step = run, 0
-        self.bar = tqdm(disable=not run.is_main, delay=1.0, unit="step", mininterval=0.5, dynamic_ncols=True)
+    def __init__(self, visible: bool = True):
+        self.step, self.lines = 0, []
+        self.bar = tqdm(disable=not visible, delay=1.0, unit="step", mininterval=0.5, dynamic_ncols=True)
 
     def __call__(self, step: int, total: int | None = None, **figures: float) -> None:
         """After `step` of at most `total` steps.
 
         Raises:
-            Stopped: a signal came, or a figure is not finite.
+            Stopped: a figure is not finite.
         """
-        run, self.step = self.run, step
+        self.step = step
         self.bar.total = total
         self.bar.set_postfix_str(", ".join(f"{k.replace('_', ' ')} {v:.5g}" for k, v in figures.items()), refresh=False)
         self.bar.update(step - self.bar.n)
-        run.check_finite(figures, step)
-        run.log(step, figures)
-        if run.stop_signal is not None:
-            self.bar.close()
-            run.abandon(step, "the fit begins anew with --resume true", 128 + (run.stop_signal or signal.SIGINT))
+        self.lines.append((step, figures))
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise Stopped(f"step {step}: {name} is {value}; nothing was written", 1)
 
 
 def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> None:
     """Fit on the main process, and leave the finished pipeline in the run folder.
 
     Raises:
-        Stopped: a signal came, or a figure was not finite.
+        Stopped: a figure was not finite.
         UsageError: the options and the data do not fit, or the folder cannot be written.
     """
     if run.options.resume and run.finished:
         run.say(f"the run in {run.folder} is finished")
         return run.close()
-    run.begin(source, {}, {}, 0)
-    report = Report(run)
-    pipeline = None
+    report, pipeline, modules = Report(run.is_main), None, {}
     if run.is_main:
         try:
             with torch.no_grad():
                 pipeline = solve(report)
         except ValueError as error:
-            run.abandon(report.step, None)
             raise UsageError(f"--dataset {source.name}: {error}") from None
         report.bar.close()
         modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
-        run.record["model"] = {name: dict(part.config) for name, part in modules.items()}
-        run.record["parameters"] = sum(p.numel() for part in modules.values() for p in part.parameters())
+    configs = {name: {k: v for k, v in part.config.items() if k[0] != "_"} for name, part in modules.items()}
+    run.begin(source, configs, {}, sum(p.numel() for part in modules.values() for p in part.parameters()))
+    last = max(1, report.step)
+    if run.is_main:
+        for step, figures in report.lines:
+            run.log(step, figures)
         figures = held_out(pipeline, source)
         if figures:
-            run.log(max(1, report.step), figures)
+            run.log(last, figures)
         run.draw_curve()
         run.draw_samples(picture(pipeline, source))
-    run.finish(max(1, report.step), lambda _: pipeline, None)
+    run.finish(last, lambda _: pipeline, None)
     return None
 
 

@@ -433,14 +433,6 @@ class Run:
         """Whether the folder holds a run that came to its end."""
         return (self._read_record() or {}).get("status") == "finished"
 
-    def abandon(self, step: int, advice: str | None, code: int = 1) -> None:
-        """End a run that leaves no model: close its record, and where there is `advice` raise `Stopped` with it."""
-        if self.is_main:
-            self._write_record(status="stopped", step=step)
-        self.close()
-        if advice is not None:
-            raise Stopped(f"stopped at step {step}; {advice}", code)
-
     def close(self) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
