@@ -303,6 +303,12 @@ def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[tuple
         yield split.__getitems__(torch.arange(start, min(start + batch_size, total)))
 
 
+def held_out_rows(source: DataSource, count: int) -> Tensor:
+    """The first rows of the test split to show, of the training split where that is empty: x as stored."""
+    found = next(in_order(source.test, count), None) or next(in_order(source.train, count))
+    return found[0][:count]
+
+
 def mix(*numbers: int) -> int:
     """A 63-bit seed from several integers, well mixed, the same everywhere."""
     digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=8).digest()

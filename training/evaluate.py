@@ -272,6 +272,8 @@ def reconstruction(pipe, source: DataSource) -> dict:
             errors.append(pipe.reconstruction_error(x.float() / 255 if source.kind == "image" else x.float()).cpu())
         except NotImplementedError:
             return {}
+    if not errors:
+        return {}
     mean, error = mean_and_error(torch.cat(errors), "the squared error")
     return {
         "reconstruction_error": float(f"{mean:.4g}"),

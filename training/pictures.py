@@ -34,6 +34,14 @@ def image_grid(images: np.ndarray, columns: int | None = None, scale: int | None
     return _png(Image.fromarray(sheet))
 
 
+def pairs_grid(given: np.ndarray, found: np.ndarray, columns: int = 8) -> bytes:
+    """Images (N, H, W, C), and below each row of them what was made of it."""
+    columns = min(columns, len(given))
+    count = len(given) // columns * columns
+    rows = [a[:count].reshape(-1, 1, columns, *a.shape[1:]) for a in (given, found)]
+    return image_grid(np.concatenate(rows, 1).reshape(-1, *given.shape[1:]), columns)
+
+
 def _figure(width: float, height: float):
     from matplotlib.figure import Figure  # no pyplot: it would keep every figure
 

@@ -198,9 +198,11 @@ class AutoencoderPipeline(DiffusionPipeline):
         """decode(encode(x))."""
         return self.decode(self.encode(x), output_type=output_type)
 
+    @torch.no_grad()
     def denoise(self, x, output_type: str = "pil"):
-        """What is left of x when it has gone through the code: `reconstruct` by the name of its use."""
-        return self.reconstruct(x, output_type=output_type)
+        """What is left of x when it has gone through the code: `reconstruct` of values that noise took out of [0, 1]."""
+        x = self._check_x(x, bounded=False)
+        return self.decode(self.autoencoder.encode(self._to_network(x)), output_type=output_type)
 
     def interpolate(self, a, b, steps: int = 8, class_labels=None, output_type: str = "pil"):
         """`steps` decoded points on the straight line between the codes of a and b (one each), ends included."""
@@ -380,8 +382,8 @@ class AutoencoderPipeline(DiffusionPipeline):
             raise ValueError(f"class_labels holds {outside[0].item()}; classes go from 0 to {self._num_classes - 1}")
         return labels.long().expand(batch_size)
 
-    def _check_x(self, x) -> Tensor:
-        """x as (B, *shape) float32 on the device, or a ValueError."""
+    def _check_x(self, x, bounded: bool = True) -> Tensor:
+        """x as (B, *shape) float32 on the device, or a ValueError; `bounded` asks for values in [0, 1]."""
         shape = tuple(self.data_spec["shape"])
         if isinstance(x, PIL.Image.Image):
             x = [x]
@@ -404,6 +406,6 @@ class AutoencoderPipeline(DiffusionPipeline):
         x = x.to(self.device, torch.float32)
         if not x.isfinite().all():
             raise ValueError("x holds NaN or infinite values; all must be finite")
-        if self.data_spec["support"] != "real" and (x.min() < 0 or x.max() > 1):
+        if bounded and self.data_spec["support"] != "real" and (x.min() < 0 or x.max() > 1):
             raise ValueError(f"x has values from {x.min():.4g} to {x.max():.4g}; they must lie in [0, 1]")
         return x

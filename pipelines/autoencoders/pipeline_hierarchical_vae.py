@@ -243,7 +243,9 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         self._check_count("num_samples", num_samples)
         self._check_unlabelled(class_labels)
         total = torch.full((len(x),), -math.inf, device=x.device)
-        chunk = max(1, 4096 // len(x))  # paths that go through the nets at once
+        # paths that go through the nets at once; one where each x has its generator, whose draws else came in an order
+        # that depends on the batch
+        chunk = 1 if isinstance(generator, list) else max(1, 4096 // len(x))
         done = 0
         while done < num_samples:
             k = min(chunk, num_samples - done)

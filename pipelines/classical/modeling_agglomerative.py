@@ -98,7 +98,7 @@ class AgglomerativeModel(ModelMixin, ConfigMixin):
         x = x.double()
         distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         distance.fill_diagonal_(torch.inf)
-        sizes, names = torch.ones(count, dtype=torch.float64), list(range(count))
+        sizes, names = torch.ones(count, dtype=torch.float64, device=x.device), list(range(count))
         for step in range(count - 1):
             place = int(distance.argmin())
             i, j = sorted((place // count, place % count))
@@ -137,7 +137,9 @@ class AgglomerativeModel(ModelMixin, ConfigMixin):
 
     def transform(self, x: Tensor, num_clusters: int | None = None) -> Tensor:
         """Distances of (B, D) to the means of the clusters: (B, num_clusters)."""
-        return torch.cdist(x.float(), self.centres(num_clusters))
+        centres = self.centres(num_clusters).double()
+        origin = centres.mean(0)  # squares of points far from zero cancel
+        return torch.cdist(x.double() - origin, centres - origin).float()
 
 
 def _merged(a: Tensor, b: Tensor, height: float, sizes: Tensor, i: int, j: int, linkage: str) -> Tensor:

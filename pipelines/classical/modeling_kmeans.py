@@ -48,6 +48,12 @@ def check_points(x: Tensor, name: str, count: int) -> None:
         raise ValueError("x holds NaN or infinite values; all must be finite")
 
 
+def distances(x: Tensor, centres: Tensor) -> Tensor:
+    """Euclidean distances (N, D), (K, D) -> (N, K), float64: in float32, squares of points far from zero cancel."""
+    origin = centres.double().mean(0)
+    return torch.cdist(x.double() - origin, centres.double() - origin)
+
+
 class KMeansModel(ModelMixin, ConfigMixin):
     """K centres, and how many points of the training set each has.
 
@@ -84,7 +90,7 @@ class KMeansModel(ModelMixin, ConfigMixin):
         centres = cls._far_apart(x, num_clusters, seed) if centres is None else centres
         before = None
         for step in range(max_iter):
-            squared = torch.cdist(x, centres).square()
+            squared = distances(x, centres).square()
             nearest, assignment = squared.min(1)
             converged = before is not None and bool((assignment == before).all())
             yield LloydStep(step, max_iter, centres, assignment, nearest.double().sum().item(), converged)
@@ -103,7 +109,7 @@ class KMeansModel(ModelMixin, ConfigMixin):
         squared = (x - x[chosen[0]]).square().sum(1).double()
         while len(chosen) < count:
             weights = squared if squared.sum() > 0 else torch.ones_like(squared)  # all points that are left are doubles
-            chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
+            chosen.append(int(torch.multinomial(weights.cpu(), 1, generator=generator)))
             squared = torch.minimum(squared, (x - x[chosen[-1]]).square().sum(1).double())
         return x[chosen].clone()
 
@@ -115,4 +121,4 @@ class KMeansModel(ModelMixin, ConfigMixin):
 
     def transform(self, x: Tensor, num_clusters: int | None = None) -> Tensor:
         """Distances of (B, D) to the centres: (B, K)."""
-        return torch.cdist(x.float(), self.centres(num_clusters))
+        return distances(x, self.centres(num_clusters)).float()

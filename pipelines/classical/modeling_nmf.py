@@ -59,6 +59,10 @@ def non_negative_weights(x: Tensor, known: Tensor | None, parts: Tensor, start: 
 
     `known` (N, D) bool says which entries count; None is all of them. No sweep raises the loss of any row.
     """
+    if len(x) > ROWS:
+        masks = [None] * math.ceil(len(x) / ROWS) if known is None else known.split(ROWS)
+        parts_of_x = zip(x.split(ROWS), masks, start.split(ROWS), strict=True)
+        return torch.cat([non_negative_weights(r, m, parts, s, penalty, sweeps) for r, m, s in parts_of_x])
     if known is None:
         gram = (parts @ parts.T).expand(len(x), -1, -1)
         target = x @ parts.T
@@ -143,12 +147,10 @@ class NMFModel(ModelMixin, ConfigMixin):
             ValueError: negative or infinite entries, or a row without a known one.
         """
         check_entries(x)
-        parts, found = self.parts.float(), []
-        for rows in x.float().split(ROWS):
-            known = None if not rows.isnan().any() else ~rows.isnan()
-            start = torch.zeros(len(rows), len(parts), device=rows.device)
-            found.append(non_negative_weights(rows, known, parts, start, self.config.penalty, sweeps))
-        return torch.cat(found)
+        x, parts = x.float(), self.parts.float()
+        known = None if not x.isnan().any() else ~x.isnan()
+        start = torch.zeros(len(x), len(parts), device=x.device)
+        return non_negative_weights(x, known, parts, start, self.config.penalty, sweeps)
 
     def decode(self, weights: Tensor) -> Tensor:
         """W H: (B, K) -> (B, D)."""

@@ -170,7 +170,7 @@ class DensityPipeline(DiffusionPipeline):
         if decoder_output == "sample" and self.pca is not None:
             x = x + self.pca.residual_noise(self._noise(tuple(x.shape), generator))
         key = "images" if self._is_image else "samples"
-        x = self._presented(x, decoder_output == "sample", output_type)
+        x = self._presented(x, decoder_output == "sample" or self.pca is None, output_type)
         yield DensityStep(step=0, num_steps=1, latents=latents, class_labels=labels, **{key: x})
 
     # Likelihood

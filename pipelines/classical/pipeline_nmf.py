@@ -143,8 +143,8 @@ class NMFPipeline(DiffusionPipeline):
             raise ValueError(f"k is {k!r}; it must be an integer of at least 1")
         if self._is_image:
             raise NotImplementedError("recommend: this factorisation is of images; complete(x, mask) fills them in")
-        ratings = torch.as_tensor(np.asarray(ratings), dtype=torch.float32).reshape(1, -1)
-        expected = self.nmf.decode(self.transform(ratings))[0]
+        ratings = torch.as_tensor(ratings, dtype=torch.float32).cpu().reshape(1, -1)
+        expected = self.nmf.decode(self.transform(ratings))[0].cpu()
         missing = ratings[0].isnan().nonzero()[:, 0]
         best = missing[expected[missing].argsort(descending=True)][:k].tolist()
         names = self.nmf.config.item_names or [str(i) for i in range(ratings.shape[1])]

@@ -198,7 +198,7 @@ def plane_of(name: str) -> Plane:
     codes = pipe.prior.points.detach().float()
     classes = getattr(pipe.prior, "point_classes", None)
     low, high = (torch.quantile(codes, q, dim=0) for q in (0.005, 0.995))
-    distances = torch.cdist(codes, codes).fill_diagonal_(float("inf"))
+    distances = torch.cdist(codes.double(), codes.double()).float().fill_diagonal_(float("inf"))
     return Plane(
         codes,
         None if classes is None or not classes_of(pipe) else classes.detach().long().numpy(),

@@ -151,6 +151,8 @@ def place_text(model, place: tuple[float, float]) -> str:
     log_p = model.log_prob(tensor_of(x[None])).item()
     density = math.exp(log_p)
     coordinates = ", ".join(signed(v + 0.0, 2) for v in x.round(2))  # and no minus before a zero
+    if density == 0:  # no floating-point number is so small
+        return f"### log p = {signed(log_p, 2)} nats\np is below 10⁻³⁰⁰ per unit of area, at x = ({coordinates})."
     small = f"{density:.3f}" if density >= 0.001 else f"{density:.1e}".replace("e-0", "e-").replace("-", "−")
     return f"### log p = {signed(log_p, 2)} nats\np = {small} per unit of area, at x = ({coordinates})."
 
@@ -724,7 +726,7 @@ def density_sample(
     count, seed = whole("count", count, 1, MAX_COUNT), seed_of(seed, new_seed)
     one_of("output", output, ("mean", "sample"))
     density, latents, size = pipe.density, None, pipe.density.config.dim
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1)  # the latents have the seed itself
     if hasattr(density, "weights"):
         chosen = component_of(component, density)
         told = f"A mixture of **{len(density.weights)} Gaussians** in {size} dimensions."

@@ -181,7 +181,7 @@ def test_a_table_that_cannot_be_used_is_named(content, message, tmp_path):
             ["--density", "kde", "--bandwidth", "wide"],
             "--bandwidth is 'wide'; it must be a number or one of scott",
         ),
-        (density, ["--pca_dim", "65"], "num_components is 65; it must lie between 1 and 64"),
+        (density, ["--pca_dim", "65"], "--pca_dim is 65; these data have 64 dimensions"),
         (density, ["--pca_dim", "0", "--density", "none"], "there is nothing to fit"),
         (
             density,

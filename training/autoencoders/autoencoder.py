@@ -28,14 +28,15 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data import DataOptions, DataSource, in_order
+from training.data import DataOptions, DataSource, StreamSplit, held_out_rows, in_order
 from training.loops.common import RunOptions, start
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
-from training.pictures import image_grid, scatter
+from training.pictures import image_grid, pairs_grid, scatter
 
 OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
 PRIORS = ("none", "mixture", "kde")
+STREAMED_ROWS = 20_000  # to which a prior is fitted, of a set that has no end
 
 
 @dataclass
@@ -76,6 +77,8 @@ def squared_sliced_wasserstein(a: Tensor, b: Tensor, num_projections: int) -> Te
 
 def contractive_penalty(codes: Tensor, x: Tensor, directions: Tensor | None = None) -> Tensor:
     """||dz/dx||_F^2 of each sample: codes (B, D), computed from x (B, ...) with gradients on -> (B,).
+
+    Where codes are standardised by the batch, as in training, the little that an x does to the codes of others counts too.
 
     Args:
         directions: (P, B, D) standard normal: the mean over P of ||v^T dz/dx||^2, an estimate without bias from one
@@ -128,6 +131,8 @@ def make_loss(options: AutoencoderOptions) -> Callable:
 
 
 def build_model(options: AutoencoderOptions, source: DataSource) -> AutoencoderModel:
+    if options.objective == "contractive" and options.batch_size < 2:
+        raise UsageError("--batch_size is 1; standardised codes need at least 2")
     if options.prior_by_class and not source.class_names:
         raise UsageError(f"--prior_by_class true: {source.name} has no classes")
     names = ("network", "latent_dim", "width", "num_blocks", "num_levels")
@@ -141,13 +146,24 @@ def build_model(options: AutoencoderOptions, source: DataSource) -> AutoencoderM
 
 
 @torch.no_grad()
-def codes_of(pipeline: AutoencoderPipeline, source: DataSource, limit: int | None = None) -> tuple:
-    """Codes of the training set, and their classes: (N, D), (N,) or None."""
+def codes_of(pipeline: AutoencoderPipeline, source: DataSource) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Codes of the training set, of a stream those of its first rows, and their classes: (N, D), (N,) or None."""
     codes, labels = [], []
+    limit = STREAMED_ROWS if isinstance(source.train, StreamSplit) else None
     for x, y in in_order(source.train, 500, limit):
         codes.append(pipeline.encode(x.float() if source.kind == "vector" else x.float() / 255).cpu())
         labels.append(y)
     return torch.cat(codes), None if labels[0] is None else torch.cat(labels)
+
+
+@torch.no_grad()
+def standardise(autoencoder: AutoencoderModel, source: DataSource) -> None:
+    """Mean 0 and variance 1 for the codes of the training set: the averaged weights have other moments than the last."""
+    norm, autoencoder.norm = autoencoder.norm, torch.nn.Identity()
+    codes, _ = codes_of(AutoencoderPipeline(autoencoder), source)
+    autoencoder.norm = norm
+    norm.running_mean.copy_(codes.mean(0))
+    norm.running_var.copy_(codes.var(0))
 
 
 def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: AutoencoderOptions):
@@ -158,35 +174,38 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
     """
     if options.prior == "none":
         return None
-    limit = None if options.prior == "mixture" else options.prior_points
-    codes, labels = codes_of(pipeline, source, limit)
+    codes, labels = codes_of(pipeline, source)
+    if options.prior == "kde":  # not the first ones: own images come class by class
+        some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(options.seed))[: options.prior_points]
+        codes, labels = codes[some], None if labels is None else labels[some]
     by_class = {"class_labels": labels, "num_classes": len(source.class_names)} if options.prior_by_class else {}
+    if by_class and len(labels.unique()) < len(source.class_names):
+        few = f"of {len(source.class_names)} classes only {len(labels.unique())} are among {len(labels)} codes"
+        raise UsageError(f"--prior_by_class true: {few}")
     try:
         if options.prior == "kde":
-            return KDEModel.fit(codes[:limit], "held_out", **by_class)
+            return KDEModel.fit(codes, "held_out", **by_class)
         return GaussianMixtureModel.fit(codes, options.prior_components, **by_class, seed=options.seed)
     except ValueError as error:
         raise UsageError(f"--prior {options.prior}: {error}") from None
 
 
 def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
-    """Samples, by class where the prior knows them; without a prior held-out rows, each above its reconstruction."""
+    """Samples, by class where the prior knows them; without a prior held-out rows, each row above what it becomes."""
     generator = torch.Generator().manual_seed(0)
     draws = pipeline.likelihood == "implicit"
     if source.kind == "vector":
-        x = next(in_order(source.test, 2_000))[0].float()
-        made = pipeline(len(x), generator=generator) if draws else pipeline.reconstruct(x)
-        return scatter(made.samples.numpy(), x.numpy())
+        x = held_out_rows(source, 2_000).float()
+        asked = {"output_type": "np"}
+        made = pipeline(len(x), generator=generator, **asked) if draws else pipeline.reconstruct(x, **asked)
+        return scatter(made.samples, x.numpy())
     if draws:
         by_class = pipeline.prior is not None and pipeline.prior.config.conditional
         columns = min(len(source.class_names), 10) if by_class else 8
         labels = [i % columns for i in range(8 * columns)] if by_class else None
         return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
-    x = next(in_order(source.test, 32))[0].float() / 255
-    pairs = torch.stack(
-        [x.unflatten(0, (4, 8)), pipeline.reconstruct(x, output_type="pt").images.unflatten(0, (4, 8))], 1
-    )
-    return image_grid(pairs.flatten(0, 2).permute(0, 2, 3, 1).numpy(), 8)
+    x = held_out_rows(source, 32).float() / 255
+    return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -194,6 +213,8 @@ def main(argv: list[str] | None = None) -> None:
     run, source, model = start("autoencoder", "autoencoder", options, build_model)
 
     def finished(autoencoder: AutoencoderModel) -> AutoencoderPipeline:
+        if autoencoder.config.standardise:
+            standardise(autoencoder, source)
         pipeline = AutoencoderPipeline(autoencoder, fit_prior(AutoencoderPipeline(autoencoder), source, options))
         run.draw_samples(picture(pipeline, source))
         return pipeline

@@ -77,7 +77,7 @@ def load_autoencoder(options: ClassifierOptions, source: DataSource) -> Autoenco
         config = json.loads((folder / "autoencoder" / "config.json").read_text())
         autoencoder = AutoencoderModel.from_config(config)
         load_weights(autoencoder, options.tangents, "autoencoder", "--tangents")
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"--tangents {options.tangents}: is no run or checkpoint of an autoencoder") from None
     if list(config["data_spec"]["shape"]) != list(source.shape):
         shape = config["data_spec"]["shape"]

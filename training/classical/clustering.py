@@ -8,6 +8,7 @@ Both are fitted by scikit-learn. The tree needs the distance of every point from
 while it is made.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipelines.classical.modeling_agglomerative import LINKAGES, AgglomerativeMo
 from pipelines.classical.modeling_kmeans import KMeansModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
-from training.data import DataOptions, DataSource, in_order
+from training.data import DataOptions, DataSource, held_out_rows
 from training.loops.closed_form import FitOptions, fit, training_rows
 from training.loops.common import start
 from training.options import UsageError, command_line, option, parse
@@ -69,7 +70,11 @@ def means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansMod
 
 
 def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> ClusteringPipeline:
-    spec = source.spec("8-bit", (0, 1))
+    spec, size = source.spec("8-bit", (0, 1)), math.prod(source.shape)
+    if options.pca_dim > size:
+        raise UsageError(
+            f"--pca_dim is {options.pca_dim}; these data have {size} dimensions, and 0 takes them as they are"
+        )
     pca = None
     if options.pca_dim:
         pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)
@@ -81,9 +86,7 @@ def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> Clu
 def picture(pipeline: ClusteringPipeline, source: DataSource) -> bytes:
     """Means of the clusters, of images; of points each mean among them."""
     means = pipeline.centres(output_type="np")
-    return (
-        image_grid(means) if source.kind == "image" else scatter(means, next(in_order(source.test, 2_000))[0].numpy())
-    )
+    return image_grid(means) if source.kind == "image" else scatter(means, held_out_rows(source, 2_000).numpy())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,10 +5,11 @@ python -m training.classical.density --density kde --dataset moons --pca_dim 0 -
 python -m training.classical.density --config training/classical/gaussian-mixture-mnist.yaml
 
 --density mixture   EM from k-means, `--num_components` components; of several numbers the one of lowest BIC
---density kde       Gaussian kernels on the first `--num_points` rows, the bandwidth by a rule or by held-out likelihood
+--density kde       Gaussian kernels on `--num_points` rows, the bandwidth by a rule or by held-out likelihood
 --density none      the PCA alone
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +18,11 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
-from training.data import DataOptions, DataSource, in_order
+from training.data import DataOptions, DataSource, held_out_rows
 from training.loops.closed_form import FitOptions, fit, training_rows
 from training.loops.common import start
 from training.options import UsageError, command_line, option, parse
-from training.pictures import image_grid, scatter
+from training.pictures import image_grid, pairs_grid, scatter
 
 RULES = ("scott", "silverman", "held_out")
 
@@ -81,47 +82,54 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
     for x, y in training_rows(source, spec, options):
         codes.append(x if pca is None else pca.encode(x))
         labels.append(y)
-        if options.density == "kde" and sum(map(len, codes)) >= options.num_points:
-            break
     codes, by_class = torch.cat(codes), {}
+    labels = torch.cat(labels) if options.conditional else None
+    if options.density == "kde":  # not the first rows: own images come class by class
+        some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(options.seed))[: options.num_points]
+        codes, labels = codes[some], None if labels is None else labels[some]
     if options.conditional:
-        by_class = {"class_labels": torch.cat(labels), "num_classes": len(source.class_names)}
+        if len(labels.unique()) < len(source.class_names):
+            few = f"of {len(source.class_names)} classes only {len(labels.unique())} are among {len(labels)} rows"
+            raise UsageError(f"--conditional true: {few}")
+        by_class = {"class_labels": labels, "num_classes": len(source.class_names)}
     if options.density == "mixture":
         return DensityPipeline(best_mixture(codes, by_class, options, report), pca, spec)
-    by_class = {k: v[: options.num_points] if k == "class_labels" else v for k, v in by_class.items()}
     bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
-    kde = KDEModel.fit(codes[: options.num_points], bandwidth, **by_class)
+    kde = KDEModel.fit(codes, bandwidth, **by_class)
     report(report.step + 1, bandwidth=float(kde.bandwidth))
     return DensityPipeline(kde, pca, spec)
 
 
 def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
-    """Samples, by class where the density knows them; of a PCA alone held-out rows, each above its reconstruction."""
+    """Samples, by class where the density knows them; of a PCA alone held-out rows, each row above what it becomes."""
     generator = torch.Generator().manual_seed(0)
     if source.kind == "vector":
-        x = next(in_order(source.test, 2_000))[0].float()
-        draws = pipeline.likelihood == "exact"
-        made = pipeline(len(x), generator=generator) if draws else pipeline.reconstruct(x)
-        return scatter(made.samples.numpy(), x.numpy())
+        x = held_out_rows(source, 2_000).float()
+        draws, asked = pipeline.likelihood == "exact", {"output_type": "np"}
+        made = pipeline(len(x), generator=generator, **asked) if draws else pipeline.reconstruct(x, **asked)
+        return scatter(made.samples, x.numpy())
     if pipeline.likelihood == "exact":
         columns = min(len(source.class_names), 10) if pipeline.density.config.conditional else 8
         labels = [i % columns for i in range(8 * columns)] if pipeline.density.config.conditional else None
         return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
-    x = next(in_order(source.test, 32))[0].float() / 255
-    again = pipeline.reconstruct(x, output_type="pt").images
-    pairs = torch.stack([x.unflatten(0, (4, 8)), again.unflatten(0, (4, 8))], 1)
-    return image_grid(pairs.flatten(0, 2).permute(0, 2, 3, 1).numpy(), 8)
+    x = held_out_rows(source, 32).float() / 255
+    return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
+
+
+def check(options: DensityOptions, source: DataSource) -> None:
+    size = math.prod(source.shape)
+    if options.pca_dim > size:
+        raise UsageError(
+            f"--pca_dim is {options.pca_dim}; these data have {size} dimensions, and 0 takes them as they are"
+        )
+    if options.conditional and not source.class_names:
+        raise UsageError(f"--conditional true: {source.name} has no classes")
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(DensityOptions, argv, __doc__)
-    run, source, _ = start("density", None, options, check_classes)
+    run, source, _ = start("density", None, options, check)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
-
-
-def check_classes(options: DensityOptions, source: DataSource) -> None:
-    if options.conditional and not source.class_names:
-        raise UsageError(f"--conditional true: {source.name} has no classes")
 
 
 if __name__ == "__main__":

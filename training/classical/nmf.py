@@ -28,7 +28,7 @@ from training.pictures import heat_map, image_grid
 @dataclass
 class NMFOptions(DataOptions, FitOptions):
     output_dir: str = option("runs/nmf-digits", "the run folder")
-    ratings: str | None = option(None, "a CSV file of ratings instead of --dataset", free=True)
+    ratings: str | None = option(None, "a CSV file of ratings instead of --dataset")
     num_components: int = option(16, "parts", least=1)
     penalty: float = option(0.0, "of the squared weights and parts, per entry of the data", least=0.0)
     max_iter: int = option(300, "iterations at most", least=1)
@@ -43,8 +43,11 @@ def read_ratings(file: str) -> tuple[list[str], Tensor]:
     """
     if not Path(file).is_file():
         raise UsageError(f"--ratings {file}: there is no such file")
-    with open(file, newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.reader(lines) if row]
+    try:
+        with open(file, newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.reader(lines) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--ratings {file}: is no table in UTF-8 ({error})") from None
     if len(rows) < 2 or len(rows[0]) < 2:
         raise UsageError(
             f"--ratings {file}: holds {len(rows)} lines; it needs a line of names, and one for each person"

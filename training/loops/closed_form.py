@@ -81,7 +81,8 @@ def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> Non
     """
     if run.options.resume and run.finished:
         run.say(f"the run in {run.folder} is finished")
-        return run.close()
+        run.close()
+        return run.push()
     report, pipeline, modules = Report(run.is_main), None, {}
     if run.is_main:
         try:

@@ -402,12 +402,15 @@ class Run:
             minutes = self.record["seconds"] / 60
             self.say(f"finished {step} steps in {minutes:.1f} minutes; the pipeline is in {self.folder}")
         self.close()
-        if self.is_main and self.options.push_to_hub:
-            self._push(self.options.push_to_hub)
+        self.push()
 
-    def _push(self, repo_id: str) -> None:
+    def push(self) -> None:
+        """Publish the finished run where --push_to_hub says so."""
         from training.publish import publish
 
+        repo_id = self.options.push_to_hub
+        if not self.is_main or not repo_id:
+            return
         try:
             self.say(publish(self.folder, repo_id))
         except UsageError as error:
