@@ -241,7 +241,7 @@ def test_models_are_what_the_recipes_fit(tmp_path):
     own = GaussianMixtureModel.fit(source.train.x, 4, max_iter=200)
     fitted = DensityPipeline.from_pretrained(tmp_path / "m").density
     torch.testing.assert_close(fitted.log_prob(source.test.x), own.log_prob(source.test.x), atol=1e-4, rtol=1e-4)
-    density(["--dataset", "moons", "--pca_dim", "0", "--density", "kde", "--bandwidth", "scott", "--num_points", "500",
+    density(["--dataset", "moons", "--pca_dim", "0", "--density", "kde", "--bandwidth", "scott", "--max_samples", "500",
              "--output_dir", str(tmp_path / "k")])  # fmt: skip
     kernels = DensityPipeline.from_pretrained(tmp_path / "k").density
     torch.testing.assert_close(kernels.bandwidth, KDEModel.fit(source.train.x[:500], "scott").bandwidth)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.loops.common import RunOptions
+from training.loops.common import CommonOptions
 from training.options import UsageError, option, parse
 
 
@@ -71,7 +71,8 @@ def test_committed_configs_are_valid(config):
     for recipe in config.parent.glob("*.py"):
         module = importlib.import_module(".".join(recipe.with_suffix("").parts))
         for kind in vars(module).values():
-            if isinstance(kind, type) and issubclass(kind, RunOptions) and kind is not RunOptions:
+            here = isinstance(kind, type) and kind.__module__ == module.__name__
+            if here and issubclass(kind, CommonOptions):
                 with contextlib.suppress(UsageError):
                     taken.append(parse(kind, ["--config", str(config)]))
     assert [options.output_dir for options in taken] == [f"runs/{config.stem}"]
