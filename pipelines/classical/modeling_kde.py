@@ -20,39 +20,45 @@ from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
 RULES = ("scott", "silverman", "held_out")
-BLOCK = 2**17  # exponents at once: a few float32 or float64 blocks of them fit into a cache of 2 MB
+# Exponents at once. torch shares an operation on 2^15 numbers or more among its threads, which wait for each other at the
+# end of each: beside other work on the machine that can take ten times as long as one thread does. A GPU takes more.
+BLOCK, GPU_BLOCK = 2**15 - 1, 2**24
 COLUMNS = 1024  # points at once, where there are as many
+LOG_2 = math.log(2)
 FEW_DIMENSIONS = 4  # up to here differences are as fast as a matrix product
 HELD_OUT_QUERIES = 5_000  # points that choose a bandwidth
 
 
-def _by_differences(x: Tensor, points: Tensor, bandwidth: float) -> Callable[[slice, slice], Tensor]:
-    """-|x - x_i|^2 / 2 h^2 for a block of rows of x and a block of points, float32.
+def _by_differences(x: Tensor, points: Tensor, bandwidth: float, size: int) -> Callable[[slice, slice], Tensor]:
+    """-|x - x_i|^2 / (2 h^2 log 2) for a block of at most `size` numbers, rows of x by points: float32, until the next.
 
-    Differences of float32 numbers lose nothing where they are small, which is where the density lies.
+    Differences of float32 numbers lose nothing where they are small, which is where the density lies. Every block is
+    computed in the same two pieces of memory: new ones would cost more than the arithmetic.
     """
     power = 2.0 ** -round(math.log2(bandwidth))  # to multiply by it is exact, and keeps squares in the float32 range
-    factor = -0.5 / (bandwidth * power) ** 2
+    factor = -0.5 / (bandwidth * power) ** 2 / LOG_2
     x, points = x * power, (points * power).T.contiguous()
+    memory = x.new_empty(2, size)
 
     def block(rows: slice, columns: slice) -> Tensor:
-        exponent = x.new_zeros(())
-        for d in range(len(points)):
-            gap = x[rows, d, None] - points[d, columns]
-            exponent = torch.addcmul(exponent, gap, gap, value=factor)
-        return exponent
+        some, others = x[rows], points[:, columns]
+        exponent, gap = (part[: len(some) * others.shape[1]].view(len(some), -1) for part in memory)
+        for d, other in enumerate(others):
+            torch.sub(some[:, d, None], other, out=gap)
+            torch.mul(gap, gap, out=exponent) if d == 0 else exponent.addcmul_(gap, gap)
+        return exponent.mul_(factor)
 
     return block
 
 
 def _by_product(x: Tensor, points: Tensor, bandwidth: float) -> Callable[[slice, slice], Tensor]:
-    """The same as one matrix product, x x_i - |x|^2 / 2 - |x_i|^2 / 2 in units of h, for many dimensions.
+    """The same as one matrix product, (x x_i - |x|^2 / 2 - |x_i|^2 / 2) / log 2 in units of h, for many dimensions.
 
     The three terms cancel, so they are float64 and measured from the mean of the points.
     """
     center = points.double().mean(0)
     x, points = (x.double() - center) / bandwidth, (points.double() - center) / bandwidth
-    left = torch.cat([x, x.square().sum(1, keepdim=True).mul(-0.5), x.new_ones(len(x), 1)], 1)
+    left = torch.cat([x, x.square().sum(1, keepdim=True).mul(-0.5), x.new_ones(len(x), 1)], 1) / LOG_2
     right = torch.cat([points, points.new_ones(len(points), 1), points.square().sum(1, keepdim=True).mul(-0.5)], 1)
     return lambda rows, columns: left[rows] @ right[columns].T
 
@@ -62,13 +68,17 @@ def log_kernel_sum(x: Tensor, points: Tensor, bandwidth: float, left_out: Tensor
 
     `left_out` (B,) int64 names for each x one point that is not counted.
 
-    The maximum so far is subtracted before exp(), and the sum is rescaled when a block raises it: Milakov and
+    The maximum so far is subtracted before the power is taken, and the sum is rescaled when a block raises it: Milakov and
     Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867, algorithm 3.
     """
-    exponents = (_by_differences if points.shape[1] <= FEW_DIMENSIONS else _by_product)(x, points, bandwidth)
-    width = min(len(points), COLUMNS)
-    height = max(1, min(len(x), BLOCK // width))
-    width = min(len(points), max(1, BLOCK // height))  # few x take more points at once
+    size = BLOCK if x.device.type == "cpu" else GPU_BLOCK
+    width = min(len(points), COLUMNS, size)
+    height = max(1, min(len(x), size // width))
+    width = min(len(points), max(1, size // height))  # few x take more points at once
+    if points.shape[1] <= FEW_DIMENSIONS:
+        exponents = _by_differences(x, points, bandwidth, height * width)
+    else:
+        exponents = _by_product(x, points, bandwidth)
     # finite from the start: an exponent of -inf then leads to no inf - inf
     most = torch.full((len(x),), torch.finfo(torch.float32).min, dtype=torch.float64, device=x.device)
     total = torch.zeros_like(most)
@@ -82,11 +92,12 @@ def log_kernel_sum(x: Tensor, points: Tensor, bandwidth: float, left_out: Tensor
                 exponent[here, column[here]] = -math.inf
             new = torch.maximum(most[rows], exponent.amax(1).double())
             exponent = exponent.sub_(new.to(exponent.dtype)[:, None]).float()
-            # exp(-86) adds nothing to a sum of at least 1; results below it, not normal numbers, are 40 times slower
-            part = exponent.clamp_(min=-86).exp_().sum(1)
-            total[rows] = total[rows] * (most[rows] - new).exp() + part
+            # 2^-124 adds nothing to a sum of at least 1; results below it, not normal numbers, are 40 times slower.
+            # exp() would be shared among threads whatever the size of the block
+            part = exponent.clamp_(min=-124).exp2_().sum(1)
+            total[rows] = total[rows] * (most[rows] - new).exp2() + part
             most[rows] = new
-    return total.log() + most
+    return LOG_2 * (total.log2() + most)
 
 
 def golden_section_maximum(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
