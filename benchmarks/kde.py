@@ -44,22 +44,23 @@ def seconds(call) -> tuple[float, torch.Tensor]:
     return time.perf_counter() - begin, torch.as_tensor(result)
 
 
-def peak() -> float:
-    """The most memory that this process has held, in MiB.
-
-    Not resource.getrusage: its ru_maxrss of a child begins with what the parent held.
-    """
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+def memory(name: str) -> float:
+    """MiB that this process holds (VmRSS), or has held at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def memory_growth() -> float:
-    """In a process that has computed before, so that libraries are loaded, but on nothing large."""
+    """In a process that has computed before, so that libraries are loaded, but on nothing large.
+
+    Not resource.getrusage: its ru_maxrss begins with what the parent process held, and imports raise it further.
+    """
     model, x = KDEModel.fit(moons(100_000, 0)), moons(QUERIES, 1)
     model.log_prob(x[:10])
-    before = peak()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
+    before = memory("VmRSS")
     model.log_prob(x)
-    return peak() - before
+    return memory("VmHWM") - before
 
 
 def curve(rows: list[tuple[int, float]]) -> bytes:

@@ -10,7 +10,7 @@ memory does not grow with the number of pairs and no density underflows, however
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Real
 
 import torch
@@ -20,39 +20,43 @@ from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
 RULES = ("scott", "silverman", "held_out")
-# Exponents at once. torch shares an operation on 2^15 numbers or more among its threads, which wait for each other at the
-# end of each: beside other work on the machine that can take ten times as long as one thread does. A GPU takes more.
-BLOCK, GPU_BLOCK = 2**15 - 1, 2**24
-COLUMNS = 1024  # points at once, where there are as many
 LOG_2 = math.log(2)
 FEW_DIMENSIONS = 4  # up to here differences are as fast as a matrix product
 HELD_OUT_QUERIES = 5_000  # points that choose a bandwidth
 
+# torch shares an operation on 2^15 numbers or more among its threads, which wait for each other at the end of each:
+# beside other work on the machine that can take a hundred times as long as one thread does. So sums run in pieces
+# smaller than that. A matrix product is shared whatever its size, so there are few and large ones. A GPU takes more.
+PIECE, PRODUCT, GPU_BLOCK = 2**15 - 1, 2**20, 2**24
+COLUMNS = 1024  # points at once, where there are as many
 
-def _by_differences(x: Tensor, points: Tensor, bandwidth: float, size: int) -> Callable[[slice, slice], Tensor]:
-    """-|x - x_i|^2 / (2 h^2 log 2) for a block of at most `size` numbers, rows of x by points: float32, until the next.
+Strip = Callable[[slice], Iterator[Tensor]]
 
-    Differences of float32 numbers lose nothing where they are small, which is where the density lies. Every block is
-    computed in the same two pieces of memory: new ones would cost more than the arithmetic.
+
+def _by_differences(x: Tensor, points: Tensor, bandwidth: float, width: int) -> Strip:
+    """-|x - x_i|^2 / (2 h^2 log 2) of some rows of x and all points: float32 blocks from left to right.
+
+    Differences of float32 numbers lose nothing where they are small, which is where the density lies.
     """
     power = 2.0 ** -round(math.log2(bandwidth))  # to multiply by it is exact, and keeps squares in the float32 range
     factor = -0.5 / (bandwidth * power) ** 2 / LOG_2
-    x, points = x * power, (points * power).T.contiguous()
-    memory = x.new_empty(2, size)
+    x, zero = x * power, x.new_zeros(())
+    columns = [part.unbind() for part in (points * power).T.contiguous().split(width, 1)]
 
-    def block(rows: slice, columns: slice) -> Tensor:
-        some, others = x[rows], points[:, columns]
-        exponent, gap = (part[: len(some) * others.shape[1]].view(len(some), -1) for part in memory)
-        for d, other in enumerate(others):
-            torch.sub(some[:, d, None], other, out=gap)
-            torch.mul(gap, gap, out=exponent) if d == 0 else exponent.addcmul_(gap, gap)
-        return exponent.mul_(factor)
+    def strip(rows: slice) -> Iterator[Tensor]:
+        own = x[rows, :, None].unbind(1)
+        for part in columns:
+            exponent = zero
+            for a, b in zip(own, part, strict=True):  # dimension by dimension
+                gap = a - b
+                exponent = torch.addcmul(exponent, gap, gap, value=factor)
+            yield exponent
 
-    return block
+    return strip
 
 
-def _by_product(x: Tensor, points: Tensor, bandwidth: float) -> Callable[[slice, slice], Tensor]:
-    """The same as one matrix product, (x x_i - |x|^2 / 2 - |x_i|^2 / 2) / log 2 in units of h, for many dimensions.
+def _by_products(x: Tensor, points: Tensor, bandwidth: float, width: int) -> Strip:
+    """The same as matrix products, (x x_i - |x|^2 / 2 - |x_i|^2 / 2) / log 2 in units of h, for many dimensions.
 
     The three terms cancel, so they are float64 and measured from the mean of the points.
     """
@@ -60,44 +64,58 @@ def _by_product(x: Tensor, points: Tensor, bandwidth: float) -> Callable[[slice,
     x, points = (x.double() - center) / bandwidth, (points.double() - center) / bandwidth
     left = torch.cat([x, x.square().sum(1, keepdim=True).mul(-0.5), x.new_ones(len(x), 1)], 1) / LOG_2
     right = torch.cat([points, points.new_ones(len(points), 1), points.square().sum(1, keepdim=True).mul(-0.5)], 1)
-    return lambda rows, columns: left[rows] @ right[columns].T
+    columns = right.T.split(width, 1)
+    return lambda rows: (left[rows] @ part for part in columns)
+
+
+def _without(blocks: Iterator[Tensor], left_out: Tensor) -> Iterator[Tensor]:
+    """The blocks, in which row i does not count the point left_out[i]."""
+    first = 0
+    for exponent in blocks:
+        column = left_out - first
+        here = ((column >= 0) & (column < exponent.shape[1])).nonzero()[:, 0]
+        exponent[here, column[here]] = -math.inf
+        first += exponent.shape[1]
+        yield exponent
+
+
+def _log2_sum(blocks: Iterator[Tensor], piece: int) -> Tensor:
+    """log2 of the sum of 2^exponent over all columns of blocks (n, ...), `piece` rows at a time: (n,) float64.
+
+    The maximum so far is subtracted before the power is taken, and the sum is rescaled when a block raises it: Milakov
+    and Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867, algorithm 3.
+    """
+    most = total = None
+    for block in blocks:
+        if most is None:  # finite from the start: an exponent of -inf then leads to no inf - inf
+            most = [e.new_full((len(e), 1), torch.finfo(torch.float32).min) for e in block.split(piece)]
+            total = [torch.zeros_like(m, dtype=torch.float64) for m in most]
+        for i, exponent in enumerate(block.split(piece)):
+            new = torch.maximum(most[i], exponent.amax(1, keepdim=True))
+            total[i] *= (most[i] - new).exp2_()
+            # 2^-124 adds nothing to a sum of at least 1; powers below it, not normal numbers, are 40 times slower.
+            # torch shares exp(), unlike exp2(), whatever its size
+            total[i] += exponent.sub_(new).float().clamp_(min=-124).exp2_().sum(1, keepdim=True)
+            most[i] = new
+    return torch.cat([(t.log2_() + m)[:, 0] for t, m in zip(total, most, strict=True)])
 
 
 def log_kernel_sum(x: Tensor, points: Tensor, bandwidth: float, left_out: Tensor | None = None) -> Tensor:
     """log sum_i exp(-|x - x_i|^2 / 2 h^2): x (B, D), points (N, D), both float32 -> (B,) float64.
 
     `left_out` (B,) int64 names for each x one point that is not counted.
-
-    The maximum so far is subtracted before the power is taken, and the sum is rescaled when a block raises it: Milakov and
-    Gimelshein, "Online normalizer calculation for softmax", arXiv 1805.02867, algorithm 3.
     """
-    size = BLOCK if x.device.type == "cpu" else GPU_BLOCK
-    width = min(len(points), COLUMNS, size)
-    height = max(1, min(len(x), size // width))
-    width = min(len(points), max(1, size // height))  # few x take more points at once
-    if points.shape[1] <= FEW_DIMENSIONS:
-        exponents = _by_differences(x, points, bandwidth, height * width)
-    else:
-        exponents = _by_product(x, points, bandwidth)
-    # finite from the start: an exponent of -inf then leads to no inf - inf
-    most = torch.full((len(x),), torch.finfo(torch.float32).min, dtype=torch.float64, device=x.device)
-    total = torch.zeros_like(most)
-    for top in range(0, len(x), height):
+    few, on_cpu = points.shape[1] <= FEW_DIMENSIONS, x.device.type == "cpu"
+    piece = PIECE if on_cpu else GPU_BLOCK
+    height = max(1, min(len(x), (PRODUCT if on_cpu and not few else piece) // min(len(points), COLUMNS)))
+    width = min(len(points), max(COLUMNS, piece // height))  # few x take more points at once
+    exponents = (_by_differences if few else _by_products)(x, points, bandwidth, width)
+    sums = []
+    for top in range(0, max(1, len(x)), height):
         rows = slice(top, top + height)
-        for first in range(0, len(points), width):
-            exponent = exponents(rows, slice(first, first + width))
-            if left_out is not None:
-                column = left_out[rows] - first
-                here = ((column >= 0) & (column < exponent.shape[1])).nonzero()[:, 0]
-                exponent[here, column[here]] = -math.inf
-            new = torch.maximum(most[rows], exponent.amax(1).double())
-            exponent = exponent.sub_(new.to(exponent.dtype)[:, None]).float()
-            # 2^-124 adds nothing to a sum of at least 1; results below it, not normal numbers, are 40 times slower.
-            # exp() would be shared among threads whatever the size of the block
-            part = exponent.clamp_(min=-124).exp2_().sum(1)
-            total[rows] = total[rows] * (most[rows] - new).exp2() + part
-            most[rows] = new
-    return LOG_2 * (total.log2() + most)
+        blocks = exponents(rows) if left_out is None else _without(exponents(rows), left_out[rows])
+        sums.append(_log2_sum(blocks, max(1, piece // width)))
+    return LOG_2 * torch.cat(sums)
 
 
 def golden_section_maximum(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:

@@ -64,10 +64,11 @@ def test_blocks_change_nothing(dim, monkeypatch):
     points, x = cloud(501, dim), cloud(203, dim, seed=1)
     model = KDEModel.fit(points, 0.3)
     whole = model.log_prob(x)
-    for block, columns in ((64, 7), (1_000, 100), (100_000, 501), (1, 1)):
-        monkeypatch.setattr(modeling, "BLOCK", block)
+    for piece, columns, product in ((64, 7, 500), (1_000, 100, 9_000), (100_000, 501, 2**20), (1, 1, 1)):
+        monkeypatch.setattr(modeling, "PIECE", piece)
         monkeypatch.setattr(modeling, "COLUMNS", columns)
-        some = x if block > 1 else x[:3]
+        monkeypatch.setattr(modeling, "PRODUCT", product)
+        some = x if piece > 1 else x[:3]
         torch.testing.assert_close(model.log_prob(some), whole[: len(some)], atol=3e-6, rtol=3e-6)
 
 
