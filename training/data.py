@@ -144,6 +144,7 @@ class DataSource:
     test: Dataset
     rows_at_once = 500  # of a held-out split
     unit = ("images", 1)  # what speed is counted in, and how many of them a row holds
+    item_names = None  # of the entries of a vector, where they have names
 
     def spec(self, support: str, value_range=(0, 1), dequantization: str = "none", pad_to: int | None = None) -> dict:
         """The data spec that a model's config carries; README, "Add a family", says what it holds."""
@@ -301,6 +302,24 @@ def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[tuple
     total = len(split) if limit is None else min(limit, len(split))
     for start in range(0, total, batch_size):
         yield split.__getitems__(torch.arange(start, min(start + batch_size, total)))
+
+
+def some_rows(x: Tensor, class_labels: Tensor | None, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """At most `count` of the rows, drawn at random: the first ones of own images are of the first class."""
+    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
+    return x[some], None if class_labels is None else class_labels[some]
+
+
+def by_class(source: DataSource, class_labels: Tensor, named: str) -> dict:
+    """The classes of rows as a density is told them.
+
+    Raises:
+        UsageError: a class has no row; `named` is the option that asked for classes.
+    """
+    found, wanted = len(class_labels.unique()), len(source.class_names)
+    if found < wanted:
+        raise UsageError(f"{named} true: of {wanted} classes only {found} are among {len(class_labels)} rows")
+    return {"class_labels": class_labels, "num_classes": wanted}
 
 
 def held_out_rows(source: DataSource, count: int) -> Tensor:

@@ -4,7 +4,10 @@ import io
 import math
 
 import numpy as np
+import torch
 from PIL import Image
+
+from training.data import held_out_rows
 
 INK, FAINT, ACCENT = "#1f2430", "#c9cdd6", "#e4572e"
 
@@ -40,6 +43,23 @@ def pairs_grid(given: np.ndarray, found: np.ndarray, columns: int = 8) -> bytes:
     count = len(given) // columns * columns
     rows = [a[:count].reshape(-1, 1, columns, *a.shape[1:]) for a in (given, found)]
     return image_grid(np.concatenate(rows, 1).reshape(-1, *given.shape[1:]), columns)
+
+
+def drawn_or_returned(pipeline, source, by_class: bool) -> bytes:
+    """Samples, a column for each class where they are known; where there is nothing to draw from, held-out rows, each row
+    above what it becomes. Of vectors samples, or what becomes of held-out ones, over those.
+    """
+    draws, drawing = pipeline.likelihood != "none", {"generator": torch.Generator().manual_seed(0), "output_type": "np"}
+    if source.kind == "vector":
+        x = held_out_rows(source, 2_000).float()
+        made = pipeline(len(x), **drawing) if draws else pipeline.reconstruct(x, output_type="np")
+        return scatter(made.samples, x.numpy())
+    if draws:
+        columns = min(len(source.class_names), 10) if by_class else 8
+        labels = [i % columns for i in range(8 * columns)] if by_class else None
+        return image_grid(pipeline(8 * columns, labels, **drawing).images, columns)
+    x = held_out_rows(source, 32).float() / 255
+    return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
 
 
 def _figure(width: float, height: float):

@@ -28,11 +28,11 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data import DataOptions, DataSource, StreamSplit, held_out_rows, in_order
+from training.data import DataOptions, DataSource, StreamSplit, by_class, in_order, some_rows
 from training.loops.common import RunOptions, start
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
-from training.pictures import image_grid, pairs_grid, scatter
+from training.pictures import drawn_or_returned
 
 OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
 PRIORS = ("none", "mixture", "kde")
@@ -175,37 +175,20 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
     if options.prior == "none":
         return None
     codes, labels = codes_of(pipeline, source)
-    if options.prior == "kde":  # not the first ones: own images come class by class
-        some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(options.seed))[: options.prior_points]
-        codes, labels = codes[some], None if labels is None else labels[some]
-    by_class = {"class_labels": labels, "num_classes": len(source.class_names)} if options.prior_by_class else {}
-    if by_class and len(labels.unique()) < len(source.class_names):
-        few = f"of {len(source.class_names)} classes only {len(labels.unique())} are among {len(labels)} codes"
-        raise UsageError(f"--prior_by_class true: {few}")
+    if options.prior == "kde":
+        codes, labels = some_rows(codes, labels, options.prior_points, options.seed)
+    classes = by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
     try:
         if options.prior == "kde":
-            return KDEModel.fit(codes, "held_out", **by_class)
-        return GaussianMixtureModel.fit(codes, options.prior_components, **by_class, seed=options.seed)
+            return KDEModel.fit(codes, "held_out", **classes)
+        return GaussianMixtureModel.fit(codes, options.prior_components, **classes, seed=options.seed)
     except ValueError as error:
         raise UsageError(f"--prior {options.prior}: {error}") from None
 
 
 def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
-    """Samples, by class where the prior knows them; without a prior held-out rows, each row above what it becomes."""
-    generator = torch.Generator().manual_seed(0)
-    draws = pipeline.likelihood == "implicit"
-    if source.kind == "vector":
-        x = held_out_rows(source, 2_000).float()
-        asked = {"output_type": "np"}
-        made = pipeline(len(x), generator=generator, **asked) if draws else pipeline.reconstruct(x, **asked)
-        return scatter(made.samples, x.numpy())
-    if draws:
-        by_class = pipeline.prior is not None and pipeline.prior.config.conditional
-        columns = min(len(source.class_names), 10) if by_class else 8
-        labels = [i % columns for i in range(8 * columns)] if by_class else None
-        return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
-    x = held_out_rows(source, 32).float() / 255
-    return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
+    """Samples, by class where the prior knows them; without one, what becomes of held-out rows."""
+    return drawn_or_returned(pipeline, source, pipeline.prior is not None and pipeline.prior.config.conditional)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,6 @@ Both are fitted by scikit-learn. The tree needs the distance of every point from
 while it is made.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from pipelines.classical.modeling_kmeans import KMeansModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
 from training.data import DataOptions, DataSource, held_out_rows
-from training.loops.closed_form import FitOptions, fit, training_rows
+from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.common import start
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid, scatter
@@ -70,11 +69,8 @@ def means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansMod
 
 
 def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> ClusteringPipeline:
-    spec, size = source.spec("8-bit", (0, 1)), math.prod(source.shape)
-    if options.pca_dim > size:
-        raise UsageError(
-            f"--pca_dim is {options.pca_dim}; these data have {size} dimensions, and 0 takes them as they are"
-        )
+    check_pca_dim(options.pca_dim, source)
+    spec = source.spec("8-bit", (0, 1))
     pca = None
     if options.pca_dim:
         pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)

@@ -9,7 +9,6 @@ python -m training.classical.density --config training/classical/gaussian-mixtur
 --density none      the PCA alone
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +17,11 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
-from training.data import DataOptions, DataSource, held_out_rows
-from training.loops.closed_form import FitOptions, fit, training_rows
+from training.data import DataOptions, DataSource, by_class, some_rows
+from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.common import start
 from training.options import UsageError, command_line, option, parse
-from training.pictures import image_grid, pairs_grid, scatter
+from training.pictures import drawn_or_returned
 
 RULES = ("scott", "silverman", "held_out")
 
@@ -54,12 +53,12 @@ class DensityOptions(DataOptions, FitOptions):
             raise UsageError("--pca_dim is 0 and --density none: there is nothing to fit")
 
 
-def best_mixture(codes, by_class: dict, options: DensityOptions, report) -> GaussianMixtureModel:
+def best_mixture(codes, classes: dict, options: DensityOptions, report) -> GaussianMixtureModel:
     """The mixture, or of several numbers of components the one of lowest BIC."""
     found = []
     for count in options.num_components:
         steps = GaussianMixtureModel.em_steps(
-            codes, count, options.covariance_type, **by_class,
+            codes, count, options.covariance_type, **classes,
             max_iter=options.max_iter, tol=options.tol, reg_covar=options.reg_covar, seed=options.seed,
         )  # fmt: skip
         number = 0
@@ -82,46 +81,25 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
     for x, y in training_rows(source, spec, options):
         codes.append(x if pca is None else pca.encode(x))
         labels.append(y)
-    codes, by_class = torch.cat(codes), {}
-    labels = torch.cat(labels) if options.conditional else None
-    if options.density == "kde":  # not the first rows: own images come class by class
-        some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(options.seed))[: options.num_points]
-        codes, labels = codes[some], None if labels is None else labels[some]
-    if options.conditional:
-        if len(labels.unique()) < len(source.class_names):
-            few = f"of {len(source.class_names)} classes only {len(labels.unique())} are among {len(labels)} rows"
-            raise UsageError(f"--conditional true: {few}")
-        by_class = {"class_labels": labels, "num_classes": len(source.class_names)}
+    codes, labels = torch.cat(codes), torch.cat(labels) if options.conditional else None
+    if options.density == "kde":
+        codes, labels = some_rows(codes, labels, options.num_points, options.seed)
+    classes = by_class(source, labels, "--conditional") if options.conditional else {}
     if options.density == "mixture":
-        return DensityPipeline(best_mixture(codes, by_class, options, report), pca, spec)
+        return DensityPipeline(best_mixture(codes, classes, options, report), pca, spec)
     bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
-    kde = KDEModel.fit(codes, bandwidth, **by_class)
+    kde = KDEModel.fit(codes, bandwidth, **classes)
     report(report.step + 1, bandwidth=float(kde.bandwidth))
     return DensityPipeline(kde, pca, spec)
 
 
 def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
-    """Samples, by class where the density knows them; of a PCA alone held-out rows, each row above what it becomes."""
-    generator = torch.Generator().manual_seed(0)
-    if source.kind == "vector":
-        x = held_out_rows(source, 2_000).float()
-        draws, asked = pipeline.likelihood == "exact", {"output_type": "np"}
-        made = pipeline(len(x), generator=generator, **asked) if draws else pipeline.reconstruct(x, **asked)
-        return scatter(made.samples, x.numpy())
-    if pipeline.likelihood == "exact":
-        columns = min(len(source.class_names), 10) if pipeline.density.config.conditional else 8
-        labels = [i % columns for i in range(8 * columns)] if pipeline.density.config.conditional else None
-        return image_grid(pipeline(8 * columns, labels, generator=generator, output_type="np").images, columns)
-    x = held_out_rows(source, 32).float() / 255
-    return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
+    """Samples, by class where the density knows them; without one, what becomes of held-out rows."""
+    return drawn_or_returned(pipeline, source, pipeline.density is not None and pipeline.density.config.conditional)
 
 
 def check(options: DensityOptions, source: DataSource) -> None:
-    size = math.prod(source.shape)
-    if options.pca_dim > size:
-        raise UsageError(
-            f"--pca_dim is {options.pca_dim}; these data have {size} dimensions, and 0 takes them as they are"
-        )
+    check_pca_dim(options.pca_dim, source)
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional true: {source.name} has no classes")
 

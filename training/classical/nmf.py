@@ -73,7 +73,9 @@ def load(options: NMFOptions) -> DataSource:
         return load_data(options)
     names, ratings = read_ratings(options.ratings)
     name, nothing = Path(options.ratings).name, ArraySplit(torch.empty(0, len(names)), None)
-    return DataSource(name, name, "vector", (len(names),), [], ArraySplit(ratings, None), nothing, nothing)
+    source = DataSource(name, name, "vector", (len(names),), [], ArraySplit(ratings, None), nothing, nothing)
+    source.item_names = names
+    return source
 
 
 def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
@@ -95,15 +97,14 @@ def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipelin
     spec = source.spec("8-bit", (0, 1))
     x = torch.cat([x for x, _ in training_rows(source, spec, options)])
     check_entries(x)
-    names, penalty = None, options.penalty * x.shape[1]
+    penalty = options.penalty * x.shape[1]
     if source.kind == "image":
         parts = parts_of_images(x, options)
     else:
-        names = read_ratings(options.ratings)[0] if options.ratings else None
         for step in NMFModel.fit_steps(x, options.num_components, penalty, options.max_iter, options.tol, options.seed):
             report(step.step + 1, step.num_steps, loss=step.loss, error=step.error)
         parts = step.parts
-    return NMFPipeline(NMFModel.of(parts, penalty, names), spec)
+    return NMFPipeline(NMFModel.of(parts, penalty, source.item_names), spec)
 
 
 def picture(pipeline: NMFPipeline, source: DataSource) -> bytes:

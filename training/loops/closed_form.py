@@ -32,6 +32,13 @@ class FitOptions(CommonOptions):
     )
 
 
+def check_pca_dim(pca_dim: int, source: DataSource) -> None:
+    """Raise a `UsageError` if the data have fewer dimensions than principal components are asked for."""
+    size = math.prod(source.shape)
+    if pca_dim > size:
+        raise UsageError(f"--pca_dim is {pca_dim}; these data have {size} dimensions, and 0 takes them as they are")
+
+
 def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The training set once, by the batch, as the model sees it: ((B, dimensions), class_labels).
 

@@ -406,11 +406,11 @@ class Run:
 
     def push(self) -> None:
         """Publish the finished run where --push_to_hub says so."""
-        from training.publish import publish
-
         repo_id = self.options.push_to_hub
         if not self.is_main or not repo_id:
             return
+        from training.publish import publish
+
         try:
             self.say(publish(self.folder, repo_id))
         except UsageError as error:
