@@ -55,12 +55,16 @@ class DataOptions:
         "digits",
         "digits, mnist, fashion_mnist, cifar10, ring, grid, moons, spiral, checkerboard, a Hub id, or a local folder",
     )
-    data_dir: str | None = option(None, "a local copy of the named set (parquet, or images by class)", free=True)
+    data_dir: str | None = option(
+        None, "a local copy of the named set (parquet, or images by class)", may_change_on_resume=True
+    )
     resolution: int | None = option(None, "crop to a square and scale images to this many pixels", least=4, most=1024)
     image_column: str | None = option(None, "the column that holds images, where it cannot be told by its type")
     label_column: str | None = option(None, "the column that holds classes")
     streaming: bool = option(False, "read rows from the Hub as they are needed instead of storing the set")
-    max_memory_gb: float = option(4.0, "decode into memory up to this size, on the way above it", least=0.0, free=True)
+    max_memory_gb: float = option(
+        4.0, "decode into memory up to this size, on the way above it", least=0.0, may_change_on_resume=True
+    )
 
 
 # Splits
@@ -243,7 +247,7 @@ def batches(split, batch_size: int, seed: int, first: int, rank: int, world: int
             while True:
                 epoch, start = divmod(number, per_epoch)
                 if start == 0 or number == first:
-                    mixed = torch.Generator().manual_seed(mix(PERMUTATION_SALT, seed, epoch))
+                    mixed = torch.Generator().manual_seed(derive_seed(PERMUTATION_SALT, seed, epoch))
                     order = torch.randperm(len(split), generator=mixed)
                 begin = start * whole + rank * batch_size
                 yield order[begin : begin + batch_size]
@@ -280,7 +284,7 @@ def _stack(rows) -> tuple[Tensor, Tensor | None]:
     return torch.stack(x), None if labels[0] is None else torch.stack(labels)
 
 
-def remember(split: StreamSplit, rows: int) -> ArraySplit:
+def materialise(split: StreamSplit, rows: int) -> ArraySplit:
     """The first rows of a stream, in memory: what is measured again and again is fetched once."""
     found = list(in_order(split, 500, rows))
     if not found:
@@ -304,7 +308,7 @@ def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[tuple
         yield split.__getitems__(torch.arange(start, min(start + batch_size, total)))
 
 
-def some_rows(x: Tensor, class_labels: Tensor | None, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def random_subset(x: Tensor, class_labels: Tensor | None, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """At most `count` of the rows, drawn at random: the first ones of own images are of the first class."""
     some = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
     return x[some], None if class_labels is None else class_labels[some]
@@ -328,7 +332,7 @@ def held_out_rows(source: DataSource, count: int) -> Tensor:
     return found[0][:count]
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """A 63-bit seed from several integers, well mixed, the same everywhere."""
     digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

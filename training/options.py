@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 BOUNDS = ("least", "most", "above", "below", "choices")
-OWN = (*BOUNDS, "free")  # what argparse does not know
+OWN = (*BOUNDS, "may_change_on_resume")  # what argparse does not know
 
 
 class UsageError(Exception):
@@ -53,14 +53,14 @@ def option(
     above=None,
     below=None,
     choices: tuple[str, ...] = (),
-    free: bool = False,
+    may_change_on_resume: bool = False,
 ):
     """A dataclass field with a help text and bounds; a tuple is the default of a list, whose bounds are of each number.
 
-    `free`: it may differ between a run and its continuation, since it does not change the weights.
+    `may_change_on_resume`: it may differ between a run and its continuation, since it does not change the weights.
     """
     metadata = {"help": help, "least": least, "most": most, "above": above, "below": below, "choices": choices}
-    metadata["free"] = free
+    metadata["may_change_on_resume"] = may_change_on_resume
     if isinstance(default, tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

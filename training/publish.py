@@ -16,7 +16,7 @@ folder by file name, and two repositories with files of one name would run each 
 and writes files, nothing else: the same inputs give the same bytes.
 
 A checkpoint is a run without code, optimizer state and local paths: what this repository keeps. A Space is its own
-folder and the files of `spaces/house/` that all Spaces share; the gallery is the other Spaces' `app.py` beside its own.
+folder and the files of `spaces/kit/` that all Spaces share; the gallery is the other Spaces' `app.py` beside its own.
 """
 
 import ast
@@ -116,7 +116,7 @@ def space(source: Path, to: Path) -> None:
     if missing:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
     with replacing(to, source, _is_space) as folder:
-        for file in [*_files(source), *_files(ROOT / "spaces" / "house")]:
+        for file in [*_files(source), *_files(ROOT / "spaces" / "kit")]:
             shutil.copyfile(file, folder / file.name)
         if source.name == "gallery":
             _add_pages(folder)
@@ -133,9 +133,9 @@ def _add_pages(folder: Path) -> None:
                     raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module of this name")
                 shutil.copyfile(module, folder / module.name)
     (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
-    (folder / "box").mkdir()
+    (folder / "records").mkdir()
     for record in sorted(ROOT.glob("checkpoints/*/run.json")):
-        place = folder / "box" / record.parent.name
+        place = folder / "records" / record.parent.name
         place.mkdir()
         _copy_record(record.parent, place)
 
@@ -225,7 +225,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _is_space(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("app.py", "house.py", "README.md"))
+    return all((folder / name).is_file() for name in ("app.py", "kit.py", "README.md"))
 
 
 def _module(folder: Path) -> str | None:

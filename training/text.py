@@ -40,7 +40,7 @@ class TextOptions:
     dataset: str = option(
         "python_docs", "python_docs, tiny_shakespeare, a Hub id, or a local text file or folder of text"
     )
-    data_dir: str | None = option(None, "a local copy of the named set", free=True)
+    data_dir: str | None = option(None, "a local copy of the named set", may_change_on_resume=True)
     subset: str | None = option(None, "of a Hub set that has several, like wikitext-2-raw-v1")
     text_column: str = option("text", "the column of a Hub set that holds the text")
     streaming: bool = option(False, "read documents as they are needed instead of storing the set")

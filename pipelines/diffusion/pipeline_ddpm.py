@@ -278,7 +278,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         for number, timestep in enumerate(timesteps):
             seen = scheduler.scale_model_input(x, timestep)
             output = self._guided(seen, timestep, labels, guidance_scale)
-            predicted, _ = self._both(output, seen, timestep)
+            predicted, _ = self.predict_x0_and_noise(output, seen, timestep)
             x = scheduler.step(output, timestep, x, **options).prev_sample
             yield DenoisingStep(number, len(timesteps), int(timestep), x, predicted, labels)
 
@@ -356,7 +356,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
                 else:
                     mean, variance = self.posterior(predicted, x, t, s)
                     x = mean + variance**0.5 * self._noise(x.shape, generator)
-                    x = torch.where(mask, self._noised(known, s, self._noise(x.shape, generator)), x)
+                    x = torch.where(mask, self.q_sample(known, s, self._noise(x.shape, generator)), x)
                 yield DenoisingStep(number, total, t, x, torch.where(mask, known, predicted), labels)
                 number += 1
                 if again < num_resamples - 1:  # back up, from s to t
@@ -386,7 +386,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         timestep = self._check_timestep(timestep)
         x = self._to_network(self._check_x(x))
         if not step_by_step:
-            return self._noised(x, timestep, self._noise(x.shape, generator))
+            return self.q_sample(x, timestep, self._noise(x.shape, generator))
         for t in range(timestep + 1):
             keep = (self._abar(t) / self._abar(t - 1)).item()
             x = keep**0.5 * x + (1 - keep) ** 0.5 * self._noise(x.shape, generator)
@@ -438,15 +438,15 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         self._check_count("num_samples", num_samples)
         x = self._to_network(self._check_x(x, on_support=True))
         labels = None if class_labels is None else self._labels(class_labels, len(x), generator)
-        chances = self._chances()
-        edges = chances.cumsum(0)
+        weights = self.timestep_weights()
+        edges = weights.cumsum(0)
         u = self._noise((len(x), num_samples), generator, uniform=True).double().cpu()
         diffusion = 0.0
         for k in range(num_samples):
             # one draw from each of `num_samples` slices of equal chance
             place = torch.searchsorted(edges, (k + u[:, k]) / num_samples).clamp(max=len(edges) - 1)
             term = self._transition(x, place + 1, labels, self._noise(x.shape, generator))
-            diffusion = diffusion + term / (chances[place] * num_samples).to(x.device, torch.float32)
+            diffusion = diffusion + term / (weights[place] * num_samples).to(x.device, torch.float32)
         decoder = self._decoder(x, labels, self._noise(x.shape, generator))
         return self._prior(x), diffusion, decoder
 
@@ -483,7 +483,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     def _transition(self, x: Tensor, timesteps: Tensor, labels, noise: Tensor) -> Tensor:
         """KL(q(x_{t-1}|x_t, x_0) || p(x_{t-1}|x_t)) at t >= 1, one t for each x: (B,), nats."""
-        x_t = self._noised(x, timesteps, noise)
+        x_t = self.q_sample(x, timesteps, noise)
         predicted, _ = self._predict(x_t, timesteps, labels)
         # both means hold the same x_t, so they differ by the difference of x_0; beta~ and its factor make SNRs
         error = (x - self._clip(predicted)).square().flatten(1).sum(1)
@@ -491,7 +491,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     def _decoder(self, x: Tensor, labels, noise: Tensor) -> Tensor:
         """-log p(x_0|x_1): (B,), nats."""
-        predicted, _ = self._predict(self._noised(x, 0, noise), 0, labels)
+        predicted, _ = self._predict(self.q_sample(x, 0, noise), 0, labels)
         mean, std = self._clip(predicted), (1 - self.abar[0]).sqrt().item()
         if self._is_image:
             return -discretised_gaussian_log_prob(x, mean, std, half_bin=1 / 255)
@@ -503,7 +503,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         snr = self.abar / (1 - self.abar)
         return snr[:-1] - snr[1:]
 
-    def _chances(self) -> Tensor:
+    def timestep_weights(self) -> Tensor:
         """How often L_{t-1} of t = 1 to T - 1 is chosen: (T - 1,), double, sums to 1.
 
         In proportion to what the terms would be for Gaussian data of variance 1/4, with a tenth spread evenly so that
@@ -593,9 +593,9 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     def _predict(self, x: Tensor, timestep: int | Tensor, labels, guidance_scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """x_0 and noise at x (B, *shape)."""
         timestep = torch.as_tensor(timestep)
-        return self._both(self._guided(x, timestep, labels, guidance_scale), x, timestep)
+        return self.predict_x0_and_noise(self._guided(x, timestep, labels, guidance_scale), x, timestep)
 
-    def _both(self, output: Tensor, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_x0_and_noise(self, output: Tensor, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """x_0 and noise from the output of the network."""
         abar = self._abar(timestep)
         a, s = (root.to(x.device, torch.float32) for root in (abar.sqrt(), (1 - abar).sqrt()))
@@ -608,7 +608,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             return output, (x - a * output) / s
         return a * x - s * output, a * output + s * x  # v
 
-    def _noised(self, x: Tensor, timestep: int | Tensor, noise: Tensor) -> Tensor:
+    def q_sample(self, x: Tensor, timestep: int | Tensor, noise: Tensor) -> Tensor:
         abar = self._abar(timestep).to(x.device)
         if abar.ndim:
             abar = abar.view(-1, *[1] * (x.ndim - 1))

@@ -10,17 +10,17 @@ from functools import lru_cache
 
 import codeviews as views
 import gradio as gr
-import house
+import kit
 import numpy as np
-from house import bounded, class_of, grid, message, one_job, one_of, result_image, seed_of, signed, upscale, whole
+from kit import bounded, class_of, grid, one_job, one_of, result_image, seed_of, signed, upscale, user_error, whole
 from PIL import Image
 
-torch = house.Later("torch")
+torch = kit.LazyModule("torch")
 
 TITLE = "Autoencoders"
 SENTENCE = "Codes of a few numbers: what they are good for, and what goes wrong where no one knows their density."
 BRANCH = "autoencoders"  # where the family tree puts it
-MODELS = house.Models(
+MODELS = kit.Models(
     (
         "ae-mnist", "swae-mnist", "sae-mnist", "dae-mnist", "cae-mnist", "ae-2d-mnist", "sae-2d-mnist", "swae-2d-mnist",
         "dae-2d-mnist", "cae-2d-mnist", "hierarchical-vae-mnist", "nmf-mnist",
@@ -118,7 +118,7 @@ def named(role: str) -> str:
     """
     found = of_roles(role)
     if not found:
-        raise message(f"This needs a model like {role}-mnist: name one in MODEL_ID.")
+        raise user_error(f"This needs a model like {role}-mnist: name one in MODEL_ID.")
     return found[0]
 
 
@@ -126,10 +126,10 @@ def autoencoder(name: str):
     """The pipeline of an autoencoder of square gray images."""
     pipe = MODELS[name]
     if not hasattr(pipe, "tangents"):
-        raise message(f"{name} is no autoencoder.")
+        raise user_error(f"{name} is no autoencoder.")
     channels, height, width = pipe.data_spec["shape"]
     if channels != 1 or height != width:
-        raise message(f"{name} has images of {width} x {height} in {channels} colours, which this page cannot show.")
+        raise user_error(f"{name} has images of {width} x {height} in {channels} colours, which this page cannot show.")
     return pipe
 
 
@@ -143,7 +143,7 @@ def factorisation():
 
 def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
     """A drawing as the model takes it: (1, 1, H, W) in [0, 1]."""
-    digit = house.as_digit(picture, pipe.data_spec["shape"][1])
+    digit = kit.as_digit(picture, pipe.data_spec["shape"][1])
     return torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
 
 
@@ -194,7 +194,9 @@ def plane_of(name: str) -> Plane:
     """The plane of a model; two sessions share it."""
     pipe = autoencoder(name)
     if pipe.autoencoder.config.latent_dim != 2 or not hasattr(pipe.prior, "points"):
-        raise message(f"{name} has no plane of codes to show: it takes two dimensions, and a kernel density estimate.")
+        raise user_error(
+            f"{name} has no plane of codes to show: it takes two dimensions, and a kernel density estimate."
+        )
     codes = pipe.prior.points.detach().float()
     classes = getattr(pipe.prior, "point_classes", None)
     low, high = (torch.quantile(codes, q, dim=0) for q in (0.005, 0.995))
@@ -269,7 +271,7 @@ def autoencoder_plane(model: str, view: str, place: tuple[float, float]) -> dict
         The picture and the marker.
     """
     picture = ground(chosen_plane(model), one_of("view", view, VIEWS))
-    return {"x": place[0], "y": place[1], "url": house.data_url(picture)}
+    return {"x": place[0], "y": place[1], "url": kit.data_url(picture)}
 
 
 def chosen_plane(model: str | None) -> str:
@@ -348,7 +350,7 @@ def autoencoder_sample(
     """
     pipe = autoencoder(model)
     if pipe.likelihood == "none":
-        raise message(f"{model} has no density of its codes: there is nothing to draw from but N(0, I).")
+        raise user_error(f"{model} has no density of its codes: there is nothing to draw from but N(0, I).")
     count, wanted = whole("count", count, 1, MAX_COUNT), class_of(label, classes_of(pipe))
     seed = seed_of(seed, new_seed)
     blind, z, own = drawn(pipe, count, wanted, seed)
@@ -449,7 +451,7 @@ def autoencoder_denoise(
     head, values = " | ".join(told).lower(), " | ".join(f"**{v:.4f}**" for v in told.values())
     text = f"| mean squared error | {head} |\n|---|{'---|' * len(told)}\n| of this digit | {values} |"
     axis = "standard deviation of the noise" if corruption == "Gaussian noise" else "share of pixels set to 0"
-    figure = house.curves(lines, axis, "error")
+    figure = kit.curves(lines, axis, "error")
     brought = [shown(pipe, images[t]) if t in images else None for t in ("Denoising", "Plain")]
     return shown(pipe, x), shown(pipe, noisy), *brought, text, figure
 
@@ -483,7 +485,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
         if title not in spectra and len(spectra) < 2 and dim > 2:
             spectra[title] = known.tangents(x, 1).singular_values[0]
     lines = {t: [(i + 1, float(v / s[0])) for i, v in enumerate(s)] for t, s in spectra.items()}
-    figure = house.curves(lines, "singular values, the largest first", "share of the largest")
+    figure = kit.curves(lines, "singular values, the largest first", "share of the largest")
     half = int((values.square().cumsum(0) < 0.5 * values.square().sum()).sum()) + 1
     ways = "direction has" if half == 1 else "directions have"
     text = (
@@ -494,7 +496,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
 
 
 @one_job
-@house.unhurried(FRAME_SECONDS)
+@kit.unhurried(FRAME_SECONDS)
 def autoencoder_walk(
     model: str, picture: Image.Image | None, tangent: str, length: float, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -527,7 +529,7 @@ def autoencoder_walk(
 
 
 @one_job
-@house.unhurried(0.7)
+@kit.unhurried(0.7)
 def autoencoder_levels(
     count: int, temperature: float, seed: int, new_seed: bool
 ) -> Iterator[tuple[Image.Image, Image.Image, str, int]]:
@@ -643,10 +645,10 @@ def autoencoder_complete(picture: Image.Image | None, known: str) -> tuple[Image
     places |= {"left": (slice(None), slice(half)), "right": (slice(None), slice(half, None))}
     mask[(slice(None), *places[known.split()[0]])] = True
     if not (x[0] * mask).any():
-        raise message(f"There is nothing in the {known}: choose the other, or draw something there.")
+        raise user_error(f"There is nothing in the {known}: choose the other, or draw something there.")
     filled = pipe.complete(x, mask, output_type="pt").images
     paper = np.asarray(shown(pipe, x, x.shape[3]).convert("RGB")).copy()
-    paper[~mask[0].numpy()] = views.ACCENT  # what is not known, in the colour of the house
+    paper[~mask[0].numpy()] = views.ACCENT  # what is not known, in the accent colour
     hidden = ~mask.expand_as(x)
     error, nothing = (float((guess - x)[hidden].square().mean()) for guess in (filled, torch.zeros_like(x)))
     text = f"Mean squared error in the hidden half **{error:.4f}**; with nothing there it would be {nothing:.4f}."
@@ -680,12 +682,12 @@ def autoencoder_tastes(
     rated = ~np.isnan(known)
     for name, has in zip(people, rated.any(1), strict=True):
         if not has:
-            raise message(f"{name} has rated nothing yet: one rating is needed to guess the others from.")
+            raise user_error(f"{name} has rated nothing yet: one rating is needed to guess the others from.")
     for name, has in zip(dishes, rated.any(0), strict=True):
         if not has:
-            raise message(f"No one has rated {name} yet: one rating is needed to guess the others from.")
+            raise user_error(f"No one has rated {name} yet: one rating is needed to guess the others from.")
     if not known[rated].any():
-        raise message("All ratings are 0: there is nothing that anyone likes.")
+        raise user_error("All ratings are 0: there is nothing that anyone likes.")
     pipe = factorisation()
     for step in type(pipe.nmf).fit_steps(torch.from_numpy(known), factors, penalty, max_iter=500, seed=seed):
         last = step
@@ -709,7 +711,7 @@ def autoencoder_tastes(
 
 
 def update_class(model: str):
-    return house.offer_classes(classes_of(autoencoder(model)) if model else 0)
+    return kit.offer_classes(classes_of(autoencoder(model)) if model else 0)
 
 
 def update_keep():
@@ -727,12 +729,12 @@ def most_of(corruption: str):
     return gr.Slider(0, most, 0.5, step=0.05)
 
 
-with house.page("Genus: autoencoders") as demo:
+with kit.page("Genus: autoencoders") as demo:
     gr.Markdown(
         f"# {TITLE}\nAn **encoder** squeezes an image into a few numbers, its **code**; a **decoder** brings it back. "
         f"Codes sort, denoise and fill in. To draw new images from them one thing more is needed: to know where codes "
         f"lie.",
-        latex_delimiters=house.MATH,
+        latex_delimiters=kit.MATH,
         elem_classes="lead",
     )
     if not MODELS.first:
@@ -751,7 +753,7 @@ with house.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 view = gr.Radio(list(VIEWS), value=VIEWS[0], label="Show", elem_id="view")
-                explorer = house.Explorer("Plane of codes", elem_id="plane", elem_classes="paper")
+                explorer = kit.Explorer("Plane of codes", elem_id="plane", elem_classes="paper")
             with gr.Column(scale=2, min_width=300):
                 gr.Markdown("**Click and drag** on the plane, or focus it and use the arrow keys. Look for **holes**.")
                 live = result_image("Decoded here", "live")
@@ -761,16 +763,16 @@ with house.page("Genus: autoencoders") as demo:
             "**A decoder only knows the places where codes were.** Random numbers from $\\mathcal N(0, I)$ mostly "
             "fall beside them, unless the codes were trained to be there; numbers drawn from a density of the codes "
             "do not.",
-            latex_delimiters=house.MATH,
+            latex_delimiters=kit.MATH,
         )
         with_missing(*FLAT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 model = model_choice("model", *FLAT, *PLANES)
-                label = house.class_control("class")
-                count = house.count_control(MAX_COUNT)
-                seed, new_seed = house.seed_controls()
-                draw = house.buttons("Draw samples", "draw", stop=True)
+                label = kit.class_control("class")
+                count = kit.count_control(MAX_COUNT)
+                seed, new_seed = kit.seed_controls()
+                draw = kit.buttons("Draw samples", "draw", stop=True)
                 about = gr.Markdown(elem_id="about")
             with gr.Column(scale=3, min_width=300), gr.Row():
                 blind = result_image("Codes from N(0, I)", "blind", min_width=200)
@@ -786,14 +788,14 @@ with house.page("Genus: autoencoders") as demo:
         with_missing("dae", "ae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad = house.Pad(house.example_digits()[5], label="Draw a digit", elem_id="pad")
+                pad = kit.Pad(kit.example_digits()[5], label="Draw a digit", elem_id="pad")
                 corruption = gr.Radio(list(CORRUPTIONS), value="Gaussian noise", label="Corruption")
                 level = gr.Slider(
                     0, 1, 0.5, step=0.05, label="Level", info="standard deviation, or share of the pixels"
                 )
                 seed2 = gr.Number(0, label="Seed", precision=0)
-                denoise = house.buttons("Corrupt and denoise", "denoise")
-                examples = house.examples_gallery("examples")
+                denoise = kit.buttons("Corrupt and denoise", "denoise")
+                examples = kit.examples_gallery("examples")
             with gr.Column(scale=3, min_width=300):
                 with gr.Row():
                     original = result_image("Original", "original", min_width=140)
@@ -812,10 +814,10 @@ with house.page("Genus: autoencoders") as demo:
         with_missing("cae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad2 = house.Pad(house.example_digits()[2], label="Draw a digit", elem_id="pad-tangents")
+                pad2 = kit.Pad(kit.example_digits()[2], label="Draw a digit", elem_id="pad-tangents")
                 tangent_model = model_choice("tangent-model", "cae", "ae", "dae", "sae", "swae")
-                find = house.buttons("Find its tangents", "find")
-                examples2 = house.examples_gallery("examples-tangents")
+                find = kit.buttons("Find its tangents", "find")
+                examples2 = kit.examples_gallery("examples-tangents")
             with gr.Column(scale=3, min_width=300):
                 tangents = views.Cards("Tangents", width=118, pixels=True, elem_id="tangents", min_height=120)
                 about_tangents = gr.Markdown(elem_id="about-tangents")
@@ -824,7 +826,7 @@ with house.page("Genus: autoencoders") as demo:
             with gr.Column(scale=2, min_width=300):
                 length = gr.Slider(0.5, 8, 4, step=0.5, label="Length to each side")
                 frames = gr.Slider(3, MAX_FRAMES, 16, step=1, label="Number of images")
-                go = house.buttons("Walk along it", "walk", stop=True)
+                go = kit.buttons("Walk along it", "walk", stop=True)
             with gr.Column(scale=3, min_width=300), gr.Row():
                 frame = result_image("On the way", "frame", min_width=160, scale=2)
                 strip = result_image("From one side to the other", "strip", min_width=200, scale=3)
@@ -832,14 +834,14 @@ with house.page("Genus: autoencoders") as demo:
         gr.Markdown(
             "**A hierarchical variational autoencoder has codes above codes.** The top is drawn from $\\mathcal N(0, "
             "I)$ and says what it shall be; each level below is drawn given the one above, and says how.",
-            latex_delimiters=house.MATH,
+            latex_delimiters=kit.MATH,
         )
         with_missing("hierarchical-vae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                count3, temperature = house.count_control(MAX_COUNT), house.temperature_control()
-                seed3, new_seed3 = house.seed_controls("seed-levels")
-                descend = house.buttons("Draw level by level", "descend", stop=True)
+                count3, temperature = kit.count_control(MAX_COUNT), kit.temperature_control()
+                seed3, new_seed3 = kit.seed_controls("seed-levels")
+                descend = kit.buttons("Draw level by level", "descend", stop=True)
                 which_level = gr.Markdown(elem_id="which-level")
                 by_level = result_image("After each level, one a row", "by-level")
             with gr.Column(scale=3, min_width=300):
@@ -848,12 +850,12 @@ with house.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 source = gr.Radio(list(SOURCES), value=SOURCES[0], label="Top level from")
-                pad3 = house.Pad(house.example_digits()[4], label="Draw a digit", elem_id="pad-levels", visible=False)
+                pad3 = kit.Pad(kit.example_digits()[4], label="Draw a digit", elem_id="pad-levels", visible=False)
                 rows = gr.Slider(1, 8, 6, step=1, label="Codes of the top")
                 variations = gr.Slider(1, 11, 7, step=1, label="Variations of each")
                 keep = gr.Slider(1, 2, 1, step=1, label="Levels to keep", visible=False)
-                seed4, new_seed4 = house.seed_controls("seed-redraw")
-                redraw = house.buttons("Redraw below", "redraw")
+                seed4, new_seed4 = kit.seed_controls("seed-redraw")
+                redraw = kit.buttons("Redraw below", "redraw")
             with gr.Column(scale=3, min_width=300):
                 redrawn = result_image("One code of the top a row", "redrawn")
                 about_redrawn = gr.Markdown(elem_id="about-redrawn")
@@ -865,10 +867,10 @@ with house.page("Genus: autoencoders") as demo:
         with_missing("nmf")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad4 = house.Pad(house.example_digits()[3], label="Draw a digit", elem_id="pad-parts")
+                pad4 = kit.Pad(kit.example_digits()[3], label="Draw a digit", elem_id="pad-parts")
                 most = gr.Slider(1, 10, 6, step=1, label="Largest parts to show")
-                take_apart = house.buttons("Take it apart", "apart")
-                examples3 = house.examples_gallery("examples-parts")
+                take_apart = kit.buttons("Take it apart", "apart")
+                examples3 = kit.examples_gallery("examples-parts")
             with gr.Column(scale=3, min_width=300):
                 parts_sum = gr.HTML(
                     elem_id="parts-sum", css_template=views.STRIP_CSS, html_template="${value}", min_height=150
@@ -879,7 +881,7 @@ with house.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 half_known = gr.Radio(list(HALVES), value=HALVES[0], label="What is known", elem_id="half")
-                fill = house.buttons("Fill it in", "fill")
+                fill = kit.buttons("Fill it in", "fill")
                 about_filled = gr.Markdown(elem_id="about-filled")
             with gr.Column(scale=3, min_width=300), gr.Row():
                 masked = result_image("Known", "masked", min_width=120)
@@ -905,7 +907,7 @@ with house.page("Genus: autoencoders") as demo:
             )
             seed5 = gr.Number(0, label="Seed", precision=0, min_width=120)
         with gr.Row():
-            fit = house.buttons("Fill in and recommend", "fit")
+            fit = kit.buttons("Fill in and recommend", "fit")
             reset = gr.Button("Back to the example", elem_id="reset", min_width=140)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -920,29 +922,29 @@ with house.page("Genus: autoencoders") as demo:
             with gr.Column(min_width=280):
                 gr.Markdown("**How much each person likes it**: a rating is the sum of dish times person.")
                 having = gr.HTML(elem_id="having", css_template=views.TABLE_CSS, html_template="${value}")
-    house.explanation(THEORY)
+    kit.explanation(THEORY)
 
-    sampled = house.job(draw, autoencoder_sample, [model, label, count, seed, new_seed], [blind, own, about, seed])
-    cleaned = house.job(
+    sampled = kit.job(draw, autoencoder_sample, [model, label, count, seed, new_seed], [blind, own, about, seed])
+    cleaned = kit.job(
         denoise,
         autoencoder_denoise,
         [pad, corruption, level, seed2],
         [original, noisy, denoised, plain, errors, error_curve],
     )
-    found = house.job(find, autoencoder_tangents, [tangent_model, pad2], [tangents, spectrum, about_tangents])
-    walked = house.job(go, autoencoder_walk, [tangent_model, pad2, tangents, length, frames], [frame, strip])
-    leveling = house.job(
+    found = kit.job(find, autoencoder_tangents, [tangent_model, pad2], [tangents, spectrum, about_tangents])
+    walked = kit.job(go, autoencoder_walk, [tangent_model, pad2, tangents, length, frames], [frame, strip])
+    leveling = kit.job(
         descend, autoencoder_levels, [count3, temperature, seed3, new_seed3], [leveled, by_level, which_level, seed3]
     )
-    again = house.job(
+    again = kit.job(
         redraw,
         autoencoder_redraw,
         [source, pad3, rows, variations, keep, seed4, new_seed4],
         [redrawn, about_redrawn, seed4],
     )
-    apart = house.job(take_apart, autoencoder_parts, [pad4, most], [all_parts, parts_sum, about_parts])
-    filling = house.job(fill, autoencoder_complete, [pad4, half_known], [masked, completed, whole_digit, about_filled])
-    tasted = house.job(
+    apart = kit.job(take_apart, autoencoder_parts, [pad4, most], [all_parts, parts_sum, about_parts])
+    filling = kit.job(fill, autoencoder_complete, [pad4, half_known], [masked, completed, whole_digit, about_filled])
+    tasted = kit.job(
         fit, autoencoder_tastes, [table, factors, penalty, person, seed5], [advice, full_table, liked, having]
     )
 
@@ -970,11 +972,11 @@ with house.page("Genus: autoencoders") as demo:
     pad.input(autoencoder_denoise, *cleaned, **live_quiet)
     level.release(autoencoder_denoise, *cleaned, **live_quiet)
     corruption.change(most_of, corruption, level, **quiet).success(autoencoder_denoise, *cleaned, **live_quiet)
-    examples.select(house.chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
+    examples.select(kit.chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
     pad2.input(autoencoder_tangents, *found, **live_quiet)
     tangent_model.change(autoencoder_tangents, *found, **quiet).success(autoencoder_walk, *walked, **quiet)
     tangents.input(autoencoder_walk, *walked, **quiet)
-    examples2.select(house.chosen_example, None, pad2, **quiet).success(autoencoder_tangents, *found, **quiet).success(
+    examples2.select(kit.chosen_example, None, pad2, **quiet).success(autoencoder_tangents, *found, **quiet).success(
         autoencoder_walk, *walked, **quiet
     )
     source.change(
@@ -982,7 +984,7 @@ with house.page("Genus: autoencoders") as demo:
     ).success(autoencoder_redraw, *again, **quiet)
     pad3.input(autoencoder_redraw, *again, **live_quiet)
     pad4.input(autoencoder_parts, *apart, **live_quiet)
-    examples3.select(house.chosen_example, None, pad4, **quiet).success(autoencoder_parts, *apart, **quiet).success(
+    examples3.select(kit.chosen_example, None, pad4, **quiet).success(autoencoder_parts, *apart, **quiet).success(
         autoencoder_complete, *filling, **quiet
     )
     half_known.change(autoencoder_complete, *filling, **quiet)
@@ -1011,4 +1013,4 @@ with house.page("Genus: autoencoders") as demo:
         tastes_tab.select(autoencoder_tastes, *tasted, **quiet)
 
 if __name__ == "__main__":
-    house.launch(demo)
+    kit.launch(demo)

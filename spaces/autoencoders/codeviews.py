@@ -5,9 +5,9 @@ import json
 import math
 
 import gradio as gr
-import house
+import kit
 import numpy as np
-from house import message
+from kit import user_error
 from PIL import Image, ImageDraw, ImageFont
 
 # of the classes: each has a contrast of at least 3 on the light and on the dark ground, and no two look alike
@@ -70,7 +70,7 @@ def red_and_blue(values: np.ndarray, side: int = 168) -> Image.Image:
     picture = np.zeros((*values.shape, 4), dtype=np.uint8)
     picture[..., :3] = np.where(share[..., None] > 0, RED, BLUE)
     picture[..., 3] = 255 * np.abs(share) ** 0.8
-    return house.upscale(Image.fromarray(picture), side)
+    return kit.upscale(Image.fromarray(picture), side)
 
 
 def legend() -> str:
@@ -172,7 +172,7 @@ class Cards(gr.HTML):
 
 
 def card(name: str, title: str, note: str, picture: Image.Image) -> dict:
-    return {"name": name, "title": title, "note": note, "url": house.data_url(picture)}
+    return {"name": name, "title": title, "note": note, "url": kit.data_url(picture)}
 
 
 # Pictures in a row
@@ -200,7 +200,7 @@ STRIP_CSS = """
 
 
 def picture_tag(picture: Image.Image, alt: str) -> str:
-    return f'<img src="{house.data_url(picture)}" alt="{html.escape(alt)}">'
+    return f'<img src="{kit.data_url(picture)}" alt="{html.escape(alt)}">'
 
 
 def pair(title: str, note: str, left: tuple[str, Image.Image], right: tuple[str, Image.Image]) -> str:
@@ -330,15 +330,15 @@ def rating(value, person: str, dish: str) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_STARS:
-        raise message(f"{person}'s rating of {dish} is {value!r}; it must be a number from 0 to 5, or empty")
+        raise user_error(f"{person}'s rating of {dish} is {value!r}; it must be a number from 0 to 5, or empty")
     return float(value)
 
 
 def names(kind: str, value, most: int) -> list[str]:
     if not isinstance(value, list) or not 2 <= len(value) <= most or not all(isinstance(v, str) for v in value):
-        raise message(f"{kind} must be a list of 2 to {most} names")
+        raise user_error(f"{kind} must be a list of 2 to {most} names")
     if any(len(v) > 40 for v in value) or len(set(value)) < len(value):
-        raise message(f"{kind} must be different names of at most 40 letters")
+        raise user_error(f"{kind} must be different names of at most 40 letters")
     return value
 
 
@@ -362,10 +362,10 @@ class Ratings(gr.HTML):
         )
         rows = table.get("ratings")
         if not isinstance(rows, list) or len(rows) != len(people):
-            raise message(f"ratings must be a list with a row for each of {len(people)} people")
+            raise user_error(f"ratings must be a list with a row for each of {len(people)} people")
         for person, row in zip(people, rows, strict=True):
             if not isinstance(row, list) or len(row) != len(dishes):
-                raise message(f"{person}'s row must hold {len(dishes)} ratings, null where there is none")
+                raise user_error(f"{person}'s row must hold {len(dishes)} ratings, null where there is none")
         return (
             people,
             dishes,

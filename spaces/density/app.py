@@ -9,18 +9,18 @@ import random
 from collections.abc import Iterator
 
 import gradio as gr
-import house
+import kit
 import numpy as np
 import playground
-from house import bounded, grid, message, one_job, one_of, result_image, seed_of, signed, upscale, whole
+from kit import bounded, grid, one_job, one_of, result_image, seed_of, signed, upscale, user_error, whole
 from PIL import Image
 
-torch = house.Later("torch")
+torch = kit.LazyModule("torch")
 
 TITLE = "Density and clustering"
 SENTENCE = "Where are the data, and how densely? Kernels and mixtures answer with an exact log p(x)."
 BRANCH = "classical"  # where the family tree puts it
-MODELS = house.Models(
+MODELS = kit.Models(
     ("gaussian-mixture-mnist", "kde-mnist", "pca-mnist", "gaussian-mixture-2d", "kde-2d", "kmeans-mnist",
      "agglomerative-mnist")
 )  # fmt: skip
@@ -79,7 +79,7 @@ def fitted_by(word: str, part: str) -> type:
     """The class of a model whose name holds the word: what fits more of its kind."""
     names = sorted(names_with(word), key=lambda name: "2d" not in name)  # those of points are the smaller
     if not names:
-        raise message(f"This needs a model with {word!r} in its name: add one to MODEL_ID.")
+        raise user_error(f"This needs a model with {word!r} in its name: add one to MODEL_ID.")
     return type(getattr(MODELS[names[0]], part))
 
 
@@ -108,7 +108,7 @@ def fit(make, *values, **options):
     try:
         return make(*values, **options)
     except ValueError as error:
-        raise message(str(error)) from None
+        raise user_error(str(error)) from None
 
 
 # Points
@@ -117,7 +117,7 @@ def fit(make, *values, **options):
 def set_of(data: str, count: int, seed: int, picture: Image.Image | None) -> tuple:
     """What decides on the points, checked; functions that remember their results take it."""
     one_of("data", data, SETS)
-    count, seed, ink = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, house.MAX_SEED), b""
+    count, seed, ink = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, kit.MAX_SEED), b""
     if data == DRAWING:
         ink = fit(playground.ink_of, picture).astype(np.float32).tobytes()
     return data, count, seed, ink
@@ -224,7 +224,7 @@ def density_kernels(
     lines = bandwidth_curves(chosen)
     least = min(y for line in lines.values() for _, y in line if math.isfinite(y))
     here = min(max(h, 10**LEAST_LOG), 10**MOST_LOG)
-    curve = house.curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
+    curve = kit.curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
     slider = min(max(math.log10(h), LEAST_LOG), MOST_LOG) if rule != "by hand" else log_bandwidth
     return shown_at(place, svg), place_text(model, place), text, curve, round(slider, 2)
 
@@ -256,7 +256,7 @@ def enough(what: str, wanted, chosen: tuple) -> int:
     """A number of components or clusters that the points are enough for."""
     wanted = whole(what, wanted, 1, MOST_COMPONENTS)
     if wanted > chosen[1]:
-        raise message(f"There are {chosen[1]} points; {wanted} {what} need at least as many.")
+        raise user_error(f"There are {chosen[1]} points; {wanted} {what} need at least as many.")
     return wanted
 
 
@@ -302,14 +302,14 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     svg = playground.screen("the mixture", playground.spots(x, playground.blends(shares)), layers, ground=ground)
     reached = [step.log_likelihood for step in path[: made + 1]]
     lines = {"log-likelihood": list(enumerate(reached))}
-    curve = house.curves(lines, "steps of EM", "nats", least=min(reached))
+    curve = kit.curves(lines, "steps of EM", "nats", least=min(reached))
     end = " EM has converged." if path[made].converged else ""
     text = f"Step **{made}** of EM: **{signed(reached[-1], 3)} nats** a point.{end}"
     return shown_at(place, svg), place_text(model, place), text, curve, made
 
 
 @one_job
-@house.unhurried(FRAME_SECONDS)
+@kit.unhurried(FRAME_SECONDS)
 def density_mixture(
     data: str, count: int, seed: int, picture: Image.Image | None, components: int, covariance: str, start: str,
     place: tuple,
@@ -409,7 +409,7 @@ def density_mixture_sample(
     """
     _, path = mixture_of(data, count, seed, picture, components, covariance, start)
     model = path[after(path, step)].model
-    draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, house.MAX_SEED)
+    draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, kit.MAX_SEED)
     x = drawn_from(model, component, draws, draw_seed)
     colours = playground.blends(model.responsibilities(x).numpy())
     svg = playground.screen(
@@ -425,7 +425,7 @@ def component_of(component, model) -> int | None:
         return None
     count = len(model.weights)
     if not str(component).isdecimal() or not 1 <= int(component) <= count:
-        raise message(f"component is {component!r}; it must be all, or 1 to {count}")
+        raise user_error(f"component is {component!r}; it must be all, or 1 to {count}")
     return int(component) - 1
 
 
@@ -468,7 +468,7 @@ def density_bic(
         best, lowest = min(found, key=lambda pair: pair[1])
         values = [value for _, value in found]
         yield (
-            house.curves({"BIC per point": found}, "components", "", least=min(values), here=("lowest", best)),
+            kit.curves({"BIC per point": found}, "components", "", least=min(values), here=("lowest", best)),
             f"BIC is lowest at **{best} component{'s' * (best > 1)}** ({signed(lowest, 3)} per point).",
         )
 
@@ -505,14 +505,14 @@ def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, in
         ground=playground.regions(playground.nearest(centres[-1])),
     )
     inertia = [(number, s.inertia / len(x)) for number, s in enumerate(path[: made + 1])]
-    curve = house.curves({"squared distance": inertia}, "steps of Lloyd", "", least=min(v for _, v in inertia))
+    curve = kit.curves({"squared distance": inertia}, "steps of Lloyd", "", least=min(v for _, v in inertia))
     end = " No point changes its centre any more." if step.converged else ""
     text = f"Step **{made}**: mean squared distance to the nearest centre **{inertia[-1][1]:.4f}**.{end}"
     return playground.as_figure(svg), text, curve, made
 
 
 @one_job
-@house.unhurried(2 * FRAME_SECONDS)
+@kit.unhurried(2 * FRAME_SECONDS)
 def density_kmeans(
     data: str, count: int, seed: int, picture: Image.Image | None, clusters: int
 ) -> Iterator[tuple[str, str, str, int]]:
@@ -630,7 +630,7 @@ def density_line(
         A figure (SVG), a table of log p at x and on fresh points, and the logarithm of the bandwidth.
     """
     line = playground.LINES[one_of("shape", shape, playground.LINES)]
-    count, seed = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, house.MAX_SEED)
+    count, seed = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, kit.MAX_SEED)
     bins, x = whole("bins", bins, 1, 100), float(bounded("x", x, -10, 10))
     components = enough("components", components, (shape, count))
     log_bandwidth = log_bandwidth_of(log_bandwidth)
@@ -653,7 +653,7 @@ def density_line(
         if h > 0 and b > line.low and a < line.high
     ]
     here = ("x", x) if line.low <= x <= line.high else None
-    figure = house.curves(series, "x", "density", bars=bars, here=here)
+    figure = kit.curves(series, "x", "density", bars=bars, here=here)
     fresh = line_points(shape, 2_000, seed, True)
     h = kde.bandwidth.item()
     rows = {
@@ -689,9 +689,9 @@ def image_pipe(name: str, part: str):
     """A pipeline of images that has this part."""
     pipe = MODELS[name]
     if pipe.data_spec["kind"] != "image":
-        raise message(f"{name} is of points and not of images.")
+        raise user_error(f"{name} is of points and not of images.")
     if getattr(pipe, part, None) is None:
-        raise message(f"{name} has no {part}, so it cannot do this.")
+        raise user_error(f"{name} has no {part}, so it cannot do this.")
     return pipe
 
 
@@ -699,7 +699,7 @@ def first_of(*words: str) -> str:
     """The first model of images whose name holds the first word, or one of the others where there is none."""
     names = [name for word in words for name in names_with(word, flat=False)]
     if not names:
-        raise message(
+        raise user_error(
             f"This needs a model of images with {' or '.join(map(repr, words))} in its name: add one to MODEL_ID."
         )
     return names[0]
@@ -735,7 +735,7 @@ def density_sample(
         latents = drawn_from(density, component, count, seed)
     else:
         if str(component) != "all":
-            raise message(f"{model} has no components to choose from: take all.")
+            raise user_error(f"{model} has no components to choose from: take all.")
         told = f"**{density.config.num_points:,} kernels** in {size} dimensions, of bandwidth {density.bandwidth:.3g}."
     images = pipe(count, decoder_output=output, latents=latents, generator=generator).images
     return grid(images), told, seed
@@ -745,8 +745,10 @@ def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
     """A drawing as a model takes it: (1, 1, H, W) in [0, 1]."""
     channels, height, width = pipe.data_spec["shape"]
     if channels != 1 or height != width:
-        raise message(f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one.")
-    return torch.from_numpy(np.asarray(house.as_digit(picture, height), dtype=np.float32) / 255)[None, None]
+        raise user_error(
+            f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one."
+        )
+    return torch.from_numpy(np.asarray(kit.as_digit(picture, height), dtype=np.float32) / 255)[None, None]
 
 
 @one_job
@@ -769,7 +771,7 @@ def density_reconstruct(picture: Image.Image | None, components: int) -> tuple[I
     error = (again - x).square().mean().item()
     variances = pipe.pca.variances.double()
     share = (variances.cumsum(0) / variances.sum()).tolist()
-    figure = house.curves(
+    figure = kit.curves(
         {"share of the variance": list(enumerate(share[:most], 1))}, "principal components", "", here=(f"{kept}", kept)
     )
     size = x.numel()
@@ -808,7 +810,9 @@ def density_centres(model: str, clusters: int) -> tuple[Image.Image, str]:
         told = f"**K-means** with {len(counts)} centres: the largest cluster has {max(counts):,} images, the smallest {min(counts):,}."
         return grid(pipe.centres()), told
     if clusters > clustering.config.num_points:
-        raise message(f"The tree has {clustering.config.num_points} images; it cannot be cut into {clusters} clusters.")
+        raise user_error(
+            f"The tree has {clustering.config.num_points} images; it cannot be cut into {clusters} clusters."
+        )
     sizes = torch.bincount(clustering.cut(clusters))
     told = (
         f"**A tree** of {clustering.config.num_points:,} images ({clustering.config.linkage} linkage), cut into {clusters}: "
@@ -897,7 +901,7 @@ def bandwidth_controls(elem_id: str) -> tuple[gr.Radio, gr.Slider]:
 
 def step_controls(elem_id: str, run: str) -> tuple[list[gr.Button], gr.Button, gr.Button, gr.Number]:
     """Run, stop, one step more, back to the first; and how many were made."""
-    pressed = house.buttons(run, elem_id, stop=True)
+    pressed = kit.buttons(run, elem_id, stop=True)
     with gr.Row():
         more = gr.Button("Step", elem_id=f"{elem_id}-more", min_width=70)
         back = gr.Button("Start over", elem_id=f"{elem_id}-back", min_width=120)
@@ -905,8 +909,8 @@ def step_controls(elem_id: str, run: str) -> tuple[list[gr.Button], gr.Button, g
     return pressed, more, back, made
 
 
-with house.page("Genus: density and clustering") as demo:
-    gr.Markdown(LEAD, latex_delimiters=house.MATH, elem_classes="lead")
+with kit.page("Genus: density and clustering") as demo:
+    gr.Markdown(LEAD, latex_delimiters=kit.MATH, elem_classes="lead")
     if not MODELS.first:
         gr.Markdown(
             "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like `user/kde-2d`, or "
@@ -921,24 +925,24 @@ with house.page("Genus: density and clustering") as demo:
                 seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90, elem_id="seed")
             again = gr.Button("New points", elem_id="new-points", size="sm")
         with gr.Column(scale=2, min_width=280, visible=False) as paper:
-            pad = house.Pad(playground.example_drawing(), label="Draw where the points shall be", elem_id="pad")
+            pad = kit.Pad(playground.example_drawing(), label="Draw where the points shall be", elem_id="pad")
     chosen = [data, count, seed, pad]
     tabs: dict[str, gr.Tab] = {}
     with gr.Tab("Kernels") as tabs["Kernels"], gr.Row():
         with gr.Column(scale=3, min_width=300):
-            map_kernels = house.Explorer("Map of log p", elem_id="map-kernels", elem_classes="smooth")
+            map_kernels = kit.Explorer("Map of log p", elem_id="map-kernels", elem_classes="smooth")
             here_kernels = gr.Markdown(elem_id="here-kernels")
         with gr.Column(scale=2, min_width=300):
             rule, log_bandwidth = bandwidth_controls("kernels")
-            estimate = house.buttons("Fit the kernels", "estimate")
+            estimate = kit.buttons("Fit the kernels", "estimate")
             about_kernels = gr.Markdown(elem_id="about-kernels")
             curve_kernels = gr.HTML(elem_id="curve-kernels", elem_classes="narrow")
             gr.Markdown("**Click and drag** on the map, or focus it and use the arrow keys.\n\n" + KERNELS,
-                        latex_delimiters=house.MATH)  # fmt: skip
+                        latex_delimiters=kit.MATH)  # fmt: skip
     with gr.Tab("Mixture") as tabs["Mixture"]:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
-                map_mixture = house.Explorer("Map of the mixture", elem_id="map-mixture", elem_classes="smooth")
+                map_mixture = kit.Explorer("Map of the mixture", elem_id="map-mixture", elem_classes="smooth")
                 here_mixture = gr.Markdown(elem_id="here-mixture")
             with gr.Column(scale=2, min_width=300):
                 with gr.Row():
@@ -954,7 +958,7 @@ with house.page("Genus: density and clustering") as demo:
                 gr.Markdown("### How many components?")
                 about_bic = gr.Markdown(elem_id="about-bic")
                 curve_bic = gr.HTML(elem_id="curve-bic", elem_classes="narrow")
-                compare = house.buttons("Compare by BIC", "bic", stop=True)
+                compare = kit.buttons("Compare by BIC", "bic", stop=True)
             with gr.Column(min_width=300):
                 gr.Markdown("### Draw from it")
                 with gr.Row():
@@ -962,7 +966,7 @@ with house.page("Genus: density and clustering") as demo:
                                             label="Component", min_width=110)  # fmt: skip
                     draw_seed = gr.Number(0, label="Seed", precision=0, min_width=110)
                 draws = gr.Slider(1, 2_000, 500, step=1, label="Points to draw")
-                draw_points = house.buttons("Draw points", "draw-points")
+                draw_points = kit.buttons("Draw points", "draw-points")
                 drawn_points = gr.HTML(elem_id="drawn-points")
     with gr.Tab("K-means") as tabs["K-means"], gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -977,7 +981,7 @@ with house.page("Genus: density and clustering") as demo:
         with gr.Row():
             linkage = gr.Radio(list(LINKAGES), value="ward", label="Linkage", elem_id="linkage", min_width=300)
             cut = gr.Slider(1, MOST_COMPONENTS, 4, step=1, label="Cut into clusters", min_width=300)
-        grow = house.buttons("Grow the tree", "grow")
+        grow = kit.buttons("Grow the tree", "grow")
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 dendrogram = gr.HTML(elem_id="dendrogram", elem_classes="narrow", min_height=240)
@@ -998,7 +1002,7 @@ with house.page("Genus: density and clustering") as demo:
             line_figure = gr.HTML(elem_id="line-figure", min_height=160)
             at = gr.Slider(-10, 10, 0, step=0.05, label="x", elem_id="line-x")
             line_table = gr.Markdown(elem_id="line-table")
-            measure = house.buttons("Estimate", "measure")
+            measure = kit.buttons("Estimate", "measure")
             gr.Markdown(LINE)
     with gr.Tab("Digits") as tabs["Digits"]:
         gr.Markdown(
@@ -1015,19 +1019,19 @@ with house.page("Genus: density and clustering") as demo:
                 )
                 output = gr.Radio(["mean", "sample"], value="mean", label="What PCA leaves out",
                                   info="mean: nothing; sample: noise of its variance")  # fmt: skip
-                digit_count = house.count_control(MAX_COUNT, 25)
-                digit_seed, new_seed = house.seed_controls("seed-digits")
-                draw = house.buttons("Draw samples", "draw")
+                digit_count = kit.count_control(MAX_COUNT, 25)
+                digit_seed, new_seed = kit.seed_controls("seed-digits")
+                draw = kit.buttons("Draw samples", "draw")
                 about_samples = gr.Markdown(elem_id="about-samples")
             with gr.Column(scale=3, min_width=300):
                 samples = result_image("Samples", "samples")
         with gr.Tab("Few numbers") as few_tab, gr.Row():
             with gr.Column(scale=2, min_width=300):
-                digit_pad = house.Pad(house.example_digits()[2], label="Draw a digit", elem_id="pad-digit")
-                examples = house.examples_gallery("examples")
+                digit_pad = kit.Pad(kit.example_digits()[2], label="Draw a digit", elem_id="pad-digit")
+                examples = kit.examples_gallery("examples")
             with gr.Column(scale=3, min_width=300):
                 kept = gr.Slider(1, 200, 20, step=1, label="Principal components to keep", elem_id="kept")
-                redraw = house.buttons("Redraw it", "redraw")
+                redraw = kit.buttons("Redraw it", "redraw")
                 with gr.Row():
                     seen = result_image("Your digit", "seen", min_width=140)
                     redrawn = result_image("Redrawn", "redrawn", min_width=140)
@@ -1040,37 +1044,37 @@ with house.page("Genus: density and clustering") as demo:
                                       elem_id="clustering")  # fmt: skip
                 image_clusters = gr.Slider(1, MAX_COUNT, 16, step=1, label="Cut the tree into",
                                            info="k-means has a number of its own")  # fmt: skip
-                average = house.buttons("Show the means", "average")
+                average = kit.buttons("Show the means", "average")
                 about_centres = gr.Markdown(elem_id="about-centres")
             with gr.Column(scale=3, min_width=300):
                 centres = result_image("Means of the clusters", "centres")
-    house.explanation(THEORY)
+    kit.explanation(THEORY)
 
-    fitted = house.job(
+    fitted = kit.job(
         estimate, density_kernels, [*chosen, rule, log_bandwidth, map_kernels],
         [map_kernels, here_kernels, about_kernels, curve_kernels, log_bandwidth],
     )  # fmt: skip
     mixed = [*chosen, components, covariance, start], [map_mixture, here_mixture, about_mixture, curve_mixture, made_em]
-    house.job(run_em, density_mixture, [*mixed[0], map_mixture], mixed[1])
+    kit.job(run_em, density_mixture, [*mixed[0], map_mixture], mixed[1])
     stepped = [*mixed[0], made_em, map_mixture]
-    compared = house.job(compare, density_bic, [*chosen, covariance], [curve_bic, about_bic])
-    pointed = house.job(
+    compared = kit.job(compare, density_bic, [*chosen, covariance], [curve_bic, about_bic])
+    pointed = kit.job(
         draw_points, density_mixture_sample, [*mixed[0], made_em, component, draws, draw_seed], [drawn_points]
     )
     clustered = [*chosen, clusters], [map_kmeans, about_kmeans, curve_kmeans, made_lloyd]
-    house.job(run_lloyd, density_kmeans, *clustered)
-    grown = house.job(grow, density_tree, [*chosen, linkage, cut], [map_tree, dendrogram, about_tree])
-    measured = house.job(
+    kit.job(run_lloyd, density_kmeans, *clustered)
+    grown = kit.job(grow, density_tree, [*chosen, linkage, cut], [map_tree, dendrogram, about_tree])
+    measured = kit.job(
         measure, density_line,
         [shape, line_count, line_seed, bins, line_rule, line_bandwidth, line_components, at],
         [line_figure, line_table, line_bandwidth],
     )  # fmt: skip
-    sampled = house.job(
+    sampled = kit.job(
         draw, density_sample, [model, digit_component, output, digit_count, digit_seed, new_seed],
         [samples, about_samples, digit_seed],
     )  # fmt: skip
-    rebuilt = house.job(redraw, density_reconstruct, [digit_pad, kept], [seen, redrawn, about_digit, spectrum])
-    averaged = house.job(average, density_centres, [clustering, image_clusters], [centres, about_centres])
+    rebuilt = kit.job(redraw, density_reconstruct, [digit_pad, kept], [seen, redrawn, about_digit, spectrum])
+    averaged = kit.job(average, density_centres, [clustering, image_clusters], [centres, about_centres])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
@@ -1114,7 +1118,7 @@ with house.page("Genus: density and clustering") as demo:
         "K-means": (lloyd_from_start, (lloyd_stepped, clustered[1])),
         "Tree": (density_tree, grown),
     }
-    renewed = again.click(lambda: random.randint(0, house.MAX_SEED), None, seed, queue=False, **quiet)
+    renewed = again.click(lambda: random.randint(0, kit.MAX_SEED), None, seed, queue=False, **quiet)
     changes = [data.input, count.input, seed.submit, pad.input]
     data.change(lambda d: gr.Column(visible=d == DRAWING), data, paper, queue=False, show_progress="hidden", **quiet)
     for name, (handler, (given, shown)) in plane_tabs.items():
@@ -1145,7 +1149,7 @@ with house.page("Genus: density and clustering") as demo:
         control.input(density_line, *measured, **fresh)
     digit_pad.input(density_reconstruct, *rebuilt, **fresh)
     kept.input(density_reconstruct, *rebuilt, **fresh)
-    examples.select(house.chosen_example, None, digit_pad, **quiet).success(density_reconstruct, *rebuilt, **quiet)
+    examples.select(kit.chosen_example, None, digit_pad, **quiet).success(density_reconstruct, *rebuilt, **quiet)
     model.change(offer_components, model, digit_component, **quiet).success(density_sample, *sampled, **quiet)
     clustering.input(density_centres, *averaged, **quiet)
     image_clusters.input(density_centres, *averaged, **fresh)
@@ -1168,4 +1172,4 @@ with house.page("Genus: density and clustering") as demo:
         clusters_tab.select(density_centres, *averaged, **quiet)
 
 if __name__ == "__main__":
-    house.launch(demo)
+    kit.launch(demo)

@@ -7,29 +7,29 @@ import copy
 from collections.abc import Iterator
 
 import gradio as gr
-import house
+import kit
 import numpy as np
-from house import (
+from kit import (
     bounded,
     class_of,
     grid,
-    message,
     one_job,
     one_of,
     result_image,
     seed_of,
     upscale,
+    user_error,
     whole,
 )
 from PIL import Image
 
-torch = house.Later("torch")
-diffusers = house.Later("diffusers")
+torch = kit.LazyModule("torch")
+diffusers = kit.LazyModule("diffusers")
 
 TITLE = "Diffusion"
 SENTENCE = "An image is noised bit by bit until nothing is left; a network learns the way back."
 BRANCH = "diffusion"  # where the family tree puts it
-MODELS = house.Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
+MODELS = kit.Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
 MAX_COUNT, MAX_STEPS, MAX_POINTS = 36, 1000, 1000
 STRIP = 10  # steps of one image that the strip below the samples shows
 FRAMES, FRAME_SECONDS = 40, 0.1  # of the moving points: slow enough to follow
@@ -81,7 +81,7 @@ def image_model(name: str):
     """The pipeline of a model of images."""
     pipe = MODELS[name]
     if not is_image(pipe):
-        raise message(f"{name} draws points and no images: the tab 2-D shows it.")
+        raise user_error(f"{name} draws points and no images: the tab 2-D shows it.")
     return pipe
 
 
@@ -101,7 +101,7 @@ def with_solver(pipe, solver: str):
 
 def as_input(pipe, picture: Image.Image | None) -> Image.Image:
     """A drawing as the model takes it."""
-    return house.as_digit(picture, pipe.data_spec["shape"][1])
+    return kit.as_digit(picture, pipe.data_spec["shape"][1])
 
 
 def progress_of(step) -> str:
@@ -150,7 +150,7 @@ def diffusion_sample(
         generator=torch.Generator().manual_seed(seed),
     )
     way: list[tuple[Image.Image, Image.Image]] = []  # of the first image
-    pace = house.Pace(every)
+    pace = kit.Pace(every)
     for step in stream:
         if step.step * (STRIP - 1) >= len(way) * (step.num_steps - 1):
             way.append((step.images[0], step.predicted_images[0]))
@@ -238,7 +238,9 @@ def diffusion_complete(
     half = side // 2
     if known == KNOWN[4]:
         if painted is None:
-            raise message("Nothing is painted over yet: paint on the second sheet where the digit is to be filled in.")
+            raise user_error(
+                "Nothing is painted over yet: paint on the second sheet where the digit is to be filled in."
+            )
         gray = np.asarray(painted.convert("L").resize((side, side), Image.Resampling.BOX), dtype=np.float32)
         mask = torch.from_numpy(np.abs(gray - np.median(gray)) < 20)
     else:
@@ -250,10 +252,10 @@ def diffusion_complete(
         }[known]
         mask[rows, columns] = True
     if mask.all() or not mask.any():
-        raise message("Paint over a part of the sheet: some of the digit must stay, some must go.")
+        raise user_error("Paint over a part of the sheet: some of the digit must stay, some must go.")
     seed = seed_of(seed, new_seed)
     paper = np.asarray(x.convert("RGB")).copy()
-    paper[~mask.numpy()] = (194, 65, 12)  # what is not known, in the colour of the house
+    paper[~mask.numpy()] = (194, 65, 12)  # what is not known, in the accent colour
     shown = upscale(Image.fromarray(paper), 280)
     wanted = class_of(label, classes_of(pipe))
     stream = pipe.stream_complete(
@@ -262,9 +264,9 @@ def diffusion_complete(
         class_labels=wanted,
         num_inference_steps=steps,
         num_resamples=resamples,
-        generator=[torch.Generator().manual_seed((seed + i) % (house.MAX_SEED + 1)) for i in range(count)],
+        generator=[torch.Generator().manual_seed((seed + i) % (kit.MAX_SEED + 1)) for i in range(count)],
     )
-    pace = house.Pace(4 * resamples)
+    pace = kit.Pace(4 * resamples)
     for step in stream:
         if pace.due(step):
             yield shown, grid(step.predicted_images, width=420), progress_of(step), seed
@@ -313,7 +315,7 @@ def diffusion_image_to_image(
         strength=strength,
         generator=torch.Generator().manual_seed(seed),
     )
-    pace = house.Pace(2)
+    pace = kit.Pace(2)
     for step in stream:
         if pace.due(step):
             yield grid(step.images, width=420), grid(step.predicted_images, width=420), progress_of(step), seed
@@ -333,7 +335,7 @@ def diffusion_quality(model: str) -> tuple[str, str]:
     if not measured:
         return "", f"Nothing about steps was measured of {model}."
     rows = [(row["value"], row["frechet_distance"]) for row in measured["rows"]]
-    figure = house.curves({"Fréchet distance": rows}, "steps of the default solver", "", log_x=True, marks=True)
+    figure = kit.curves({"Fréchet distance": rows}, "steps of the default solver", "", log_x=True, marks=True)
     table = "| steps | Fréchet distance | class as asked | coverage |\n|---|---|---|---|\n"
     for row in measured["rows"]:
         accuracy = row.get("class_accuracy")
@@ -358,13 +360,13 @@ def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> st
     """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2)."""
     arrows = "".join(
         f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
-        for (a, b), (c, d) in zip(house.on_plane(places, REACH), house.on_plane(places + field, REACH), strict=True)
+        for (a, b), (c, d) in zip(kit.on_plane(places, REACH), kit.on_plane(places + field, REACH), strict=True)
     )
-    return house.plane("points and field", f'<g class="field">{arrows}</g>', house.dots(points, REACH))
+    return kit.plane("points and field", f'<g class="field">{arrows}</g>', kit.dots(points, REACH))
 
 
 @one_job
-@house.unhurried(FRAME_SECONDS)
+@kit.unhurried(FRAME_SECONDS)
 def diffusion_points(
     model: str,
     label: str,
@@ -391,7 +393,7 @@ def diffusion_points(
     """
     pipe = with_solver(MODELS[model], solver)
     if is_image(pipe) or pipe.data_spec["shape"] != [2]:
-        raise message(f"{model} draws no points in two dimensions; choose a model like ddpm-2d.")
+        raise user_error(f"{model} draws no points in two dimensions; choose a model like ddpm-2d.")
     count = whole("count", count, 10, MAX_POINTS)
     steps = whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
     wanted = class_of(label, classes_of(pipe))
@@ -406,7 +408,7 @@ def diffusion_points(
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
     )
-    pace = house.Pace(max(1, steps // FRAMES), seconds=0)
+    pace = kit.Pace(max(1, steps // FRAMES), seconds=0)
     for step in stream:
         if not pace.due(step):
             continue
@@ -418,7 +420,7 @@ def diffusion_points(
 
 
 def update_classes(model: str):
-    return [house.offer_classes(classes_of(MODELS[model]) if model else 0)] * 3
+    return [kit.offer_classes(classes_of(MODELS[model]) if model else 0)] * 3
 
 
 def update_point_class(model: str):
@@ -438,11 +440,11 @@ def for_solver(solver: str):
     return (1000, 50) if SOLVERS[solver] == "DDPMScheduler" else (20, 1)
 
 
-with house.page("Genus: diffusion") as demo:
+with kit.page("Genus: diffusion") as demo:
     gr.Markdown(
         f"# {TITLE}\nAn image is **noised** until nothing of it is left; a network learns to say which noise is in it. "
         "Asked again and again, it turns pure noise into an image. Every step can be seen here, and stopped.",
-        latex_delimiters=house.MATH,
+        latex_delimiters=kit.MATH,
         elem_classes="lead",
     )
     names = [name for name in MODELS if "2d" not in name]
@@ -454,14 +456,14 @@ with house.page("Genus: diffusion") as demo:
     )
     with gr.Tab("Sample"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            label = house.class_control("class")
-            count = house.count_control(MAX_COUNT)
+            label = kit.class_control("class")
+            count = kit.count_control(MAX_COUNT)
             solver = gr.Dropdown(list(SOLVERS), value="DPM-Solver++", label="Solver", elem_id="solver")
             steps = steps_control(20)
             guidance = guidance_control()
             every = gr.Slider(1, 100, 1, step=1, label="Show every k-th step")
-            seed, new_seed = house.seed_controls()
-            draw = house.buttons("Draw samples", "draw", stop=True)
+            seed, new_seed = kit.seed_controls()
+            draw = kit.buttons("Draw samples", "draw", stop=True)
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 samples = result_image("x at this step", "samples", min_width=260)
@@ -470,34 +472,34 @@ with house.page("Genus: diffusion") as demo:
             strip = result_image("The way of the first image: x above, the x₀ seen in it below", "strip")
     with gr.Tab("Noise") as noise_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad = house.Pad(house.example_digits()[5], label="Draw a digit", elem_id="pad")
+            pad = kit.Pad(kit.example_digits()[5], label="Draw a digit", elem_id="pad")
             timestep = gr.Slider(0, 999, 300, step=1, label="Timestep t", elem_id="timestep")
             noise_seed = gr.Number(0, label="Seed of the noise", precision=0)
-            noise_it = house.buttons("Add noise", "noise")
-            examples = house.examples_gallery("examples")
+            noise_it = kit.buttons("Add noise", "noise")
+            examples = kit.examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 at_once = result_image("In one step", "at-once", min_width=140)
                 bit_by_bit = result_image("In t + 1 small steps", "bit-by-bit", min_width=140)
                 guess = result_image("The x₀ seen in it", "guess", min_width=140)
-            about_noise = gr.Markdown(latex_delimiters=house.MATH, elem_id="about-noise")
+            about_noise = gr.Markdown(latex_delimiters=kit.MATH, elem_id="about-noise")
             gr.Markdown(
                 "The noise differs, its distribution does not. Late in the noising, all that the network can see is "
                 "what digits have in common: it answers with their mean."
             )
     with gr.Tab("Fill in") as fill_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad2 = house.Pad(house.example_digits()[8], label="Draw a digit", elem_id="pad-fill")
+            pad2 = kit.Pad(kit.example_digits()[8], label="Draw a digit", elem_id="pad-fill")
             known = gr.Radio(list(KNOWN), value=KNOWN[0], label="What is known")
-            cover = house.Pad(label="Paint where it is to be filled in", elem_id="pad-cover", visible=False)
-            label2 = house.class_control("class-fill")
+            cover = kit.Pad(label="Paint where it is to be filled in", elem_id="pad-cover", visible=False)
+            label2 = kit.class_control("class-fill")
             ways = gr.Slider(1, 9, 4, step=1, label="Different ways")
             with gr.Row():
                 fill_steps = steps_control(40, 250, 5)
                 resamples = gr.Slider(1, 10, 4, step=1, label="Repeats")
-            seed2, new_seed2 = house.seed_controls("seed-fill")
-            fill = house.buttons("Fill in", "fill", stop=True)
-            examples2 = house.examples_gallery("examples-fill")
+            seed2, new_seed2 = kit.seed_controls("seed-fill")
+            fill = kit.buttons("Fill in", "fill", stop=True)
+            examples2 = kit.examples_gallery("examples-fill")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 left = result_image("What is known", "known", min_width=200)
@@ -505,17 +507,17 @@ with house.page("Genus: diffusion") as demo:
             where2 = gr.Markdown()
     with gr.Tab("From a drawing") as redraw_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad3 = house.Pad(house.example_digits()[4], label="Draw something", elem_id="pad-redraw")
+            pad3 = kit.Pad(kit.example_digits()[4], label="Draw something", elem_id="pad-redraw")
             strength = gr.Slider(
                 0.05, 1, 0.6, step=0.05, label="Strength", info="how much of the drawing is noised away"
             )
-            label3 = house.class_control("class-redraw")
+            label3 = kit.class_control("class-redraw")
             guidance3 = guidance_control()
             redraw_steps = steps_control(40, 250, 5)
             ways3 = gr.Slider(1, 16, 9, step=1, label="Different ways")
-            seed3, new_seed3 = house.seed_controls("seed-redraw")
-            redraw = house.buttons("Redraw", "redraw", stop=True)
-            examples3 = house.examples_gallery("examples-redraw")
+            seed3, new_seed3 = kit.seed_controls("seed-redraw")
+            redraw = kit.buttons("Redraw", "redraw", stop=True)
+            examples3 = kit.examples_gallery("examples-redraw")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 noised = result_image("x at this step", "noised", min_width=260)
@@ -527,12 +529,12 @@ with house.page("Genus: diffusion") as demo:
     with gr.Tab("2-D") as plane_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             flat_model = gr.Dropdown(flat, value=next(iter(flat), None), label="Model of points", elem_id="flat-model")
-            label4 = house.class_control("class-points")
+            label4 = kit.class_control("class-points")
             points = gr.Slider(10, MAX_POINTS, 400, step=10, label="Points")
             solver4 = gr.Dropdown(list(SOLVERS), value="DPM-Solver++", label="Solver")
             steps4 = steps_control(40)
-            seed4, new_seed4 = house.seed_controls("seed-points")
-            move = house.buttons("Move the points", "move", stop=True)
+            seed4, new_seed4 = kit.seed_controls("seed-points")
+            move = kit.buttons("Move the points", "move", stop=True)
             gr.Markdown(
                 "Arrows point where the predicted noise is taken away: first to the middle of all data, later to the "
                 "nearest part of it."
@@ -540,30 +542,30 @@ with house.page("Genus: diffusion") as demo:
         with gr.Column(scale=3, min_width=300):
             cloud = gr.HTML(elem_id="cloud", min_height=300)
             where4 = gr.Markdown()
-    house.explanation(THEORY)
+    kit.explanation(THEORY)
 
-    drawn = house.job(
+    drawn = kit.job(
         draw,
         diffusion_sample,
         [model, label, count, steps, solver, guidance, every, seed, new_seed],
         [samples, predicted, strip, where, seed],
     )
-    noising = house.job(
+    noising = kit.job(
         noise_it, diffusion_noise, [model, pad, timestep, noise_seed], [at_once, bit_by_bit, guess, about_noise]
     )
-    filling = house.job(
+    filling = kit.job(
         fill,
         diffusion_complete,
         [model, pad2, known, cover, label2, ways, fill_steps, resamples, seed2, new_seed2],
         [left, filled, where2, seed2],
     )
-    redrawing = house.job(
+    redrawing = kit.job(
         redraw,
         diffusion_image_to_image,
         [model, pad3, strength, label3, guidance3, redraw_steps, ways3, seed3, new_seed3],
         [noised, redrawn, where3, seed3],
     )
-    moved = house.job(
+    moved = kit.job(
         move,
         diffusion_points,
         [flat_model, label4, points, steps4, solver4, seed4, new_seed4],
@@ -576,9 +578,9 @@ with house.page("Genus: diffusion") as demo:
     solver.change(for_solver, solver, [steps, every], **quiet)
     timestep.input(diffusion_noise, *noising, **fresh)
     pad.input(diffusion_noise, *noising, **fresh)
-    examples.select(house.chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
-    examples2.select(house.chosen_example, None, pad2, **quiet)
-    examples3.select(house.chosen_example, None, pad3, **quiet)
+    examples.select(kit.chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
+    examples2.select(kit.chosen_example, None, pad2, **quiet)
+    examples3.select(kit.chosen_example, None, pad3, **quiet)
     known.change(lambda k: gr.HTML(visible=k == KNOWN[4]), known, cover, **quiet)
     model.change(update_classes, model, [label, label2, label3], **quiet).success(diffusion_sample, *drawn, **quiet)
     flat_model.change(update_point_class, flat_model, label4, **quiet)
@@ -593,4 +595,4 @@ with house.page("Genus: diffusion") as demo:
         demo.load(update_classes, model, [label, label2, label3], **quiet).success(diffusion_sample, *drawn, **quiet)
 
 if __name__ == "__main__":
-    house.launch(demo)
+    kit.launch(demo)

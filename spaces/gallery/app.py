@@ -1,7 +1,7 @@
 """The gallery: the family tree of generative models, what is in the box, and a page for each Space.
 
 The build step puts the other Spaces beside this file, `spaces/vae/app.py` as `vae.py`, lists them in `pages.json`, and
-copies each checkpoint's record and pictures to `box/`.
+copies each checkpoint's record and pictures to `records/`.
 """
 
 import html
@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import gradio as gr
-import house
+import kit
 
 HERE = Path(__file__).parent
-house.Models.gallery = True  # before the pages are imported: each shows its own models only
+kit.Models.gallery = True  # before the pages are imported: each shows its own models only
 PAGES = {name: importlib.import_module(name) for name in json.loads((HERE / "pages.json").read_text())}
 
 # The first question to ask of a generative model: what it can say about the probability of an image.
@@ -49,7 +49,7 @@ def is_language(folder: Path) -> bool:
 
 def picture(name: str) -> str:
     """Real samples of a model, as an <img>; nothing where there are none."""
-    file = HERE / "box" / name / "samples.png"
+    file = HERE / "records" / name / "samples.png"
     if not file.is_file():
         return ""
     from PIL import Image
@@ -57,10 +57,10 @@ def picture(name: str) -> str:
     with Image.open(file) as samples:
         samples = samples.convert("RGB")
         # the upper left square, of a text less of it: the picture of a card is small
-        side = min(samples.size) // (3 if is_language(HERE / "box" / name) else 1)
+        side = min(samples.size) // (3 if is_language(HERE / "records" / name) else 1)
         samples = samples.crop((0, 0, side, side))
         samples.thumbnail((320, 320), Image.Resampling.LANCZOS)
-        return f'<img src="{house.data_url(samples)}" alt="samples of {html.escape(name)}">'
+        return f'<img src="{kit.data_url(samples)}" alt="samples of {html.escape(name)}">'
 
 
 def card(branch: str) -> str:
@@ -70,7 +70,7 @@ def card(branch: str) -> str:
         return f'<div class="card coming"><b>{BRANCHES[branch]}</b><p>To come.</p></div>'
     cards = ""
     for name, page in here:
-        shown = next((m for m in page.MODELS.preferred if (HERE / "box" / m / "samples.png").is_file()), "")
+        shown = next((m for m in page.MODELS.preferred if (HERE / "records" / m / "samples.png").is_file()), "")
         cards += (
             f'<a class="card" href="{name}">{picture(shown)}<div><b>{html.escape(page.TITLE)}</b>'
             f"<p>{html.escape(page.SENTENCE)}</p></div></a>"
@@ -128,7 +128,7 @@ def cells(folder: Path, run: dict, results: dict) -> list[str]:
 def box() -> str:
     """A table with a row for each checkpoint, and one for the language models."""
     tables: dict[tuple, str] = {COLUMNS: "", LANGUAGE_COLUMNS: ""}
-    for folder in sorted((HERE / "box").iterdir()):
+    for folder in sorted((HERE / "records").iterdir()):
         run = json.loads((folder / "run.json").read_text())
         file = folder / "results.json"
         row = cells(folder, run, json.loads(file.read_text()) if file.is_file() else {})
@@ -141,7 +141,7 @@ def box() -> str:
     return f'<div class="table">{made}</div>'
 
 
-with house.page("Genus") as demo:
+with kit.page("Genus") as demo:
     gr.Markdown(WELCOME, elem_classes="lead")
     gr.HTML(tree(), elem_id="tree")
     gr.Markdown(
@@ -154,4 +154,4 @@ for name, page in PAGES.items():
         page.demo.render()
 
 if __name__ == "__main__":
-    house.launch(demo)
+    kit.launch(demo)

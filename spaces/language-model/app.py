@@ -8,17 +8,17 @@ import math
 from collections.abc import Iterator
 
 import gradio as gr
-import house
+import kit
 import textviews
-from house import bounded, message, one_job, one_of, seed_of, whole
+from kit import bounded, one_job, one_of, seed_of, user_error, whole
 from textviews import percent
 
-torch = house.Later("torch")
+torch = kit.LazyModule("torch")
 
 TITLE = "Language model"
 SENTENCE = "A text's probability is the product of each token's, given those before it."
 BRANCH = "language"  # where the family tree puts it
-MODELS = house.Models(("gpt-shakespeare", "gpt-python-docs"), "transformers")
+MODELS = kit.Models(("gpt-shakespeare", "gpt-python-docs"), "transformers")
 MOST_LETTERS, MOST_BARS, MOST_TOKENS, MOST_LEAVES = 20_000, 30, 2_000, 64
 
 OPENINGS = {
@@ -72,13 +72,13 @@ def told():
         yield
     except ValueError as error:
         text = str(error)
-        raise message(text[:1].upper() + text[1:] + ".") from None
+        raise user_error(text[:1].upper() + text[1:] + ".") from None
 
 
 def text_of(name: str, value) -> str:
     value = value or ""
     if len(value) > MOST_LETTERS:
-        raise message(f"{name} has {len(value):,} characters; at most {MOST_LETTERS:,} are read")
+        raise user_error(f"{name} has {len(value):,} characters; at most {MOST_LETTERS:,} are read")
     return value
 
 
@@ -178,7 +178,7 @@ def lm_write(
     filters, seed = filters_of(temperature, top_k, top_p, min_p), seed_of(seed, new_seed)
     with told():
         stream = pipe.stream(prompt, tokens, generator=torch.Generator().manual_seed(seed), **filters)
-    pace = house.Pace()
+    pace = kit.Pace()
     for step in stream:
         ended = step.ended[0] is not None
         if pace.due(step) or ended:
@@ -191,7 +191,7 @@ def append(model: str, prompt: str, chosen: int | None) -> str:
     """The prompt with the token whose bar was clicked."""
     pipe, prompt = MODELS[model], text_of("prompt", prompt)
     if chosen is None or not 0 <= chosen < pipe.model.config.vocab_size:
-        raise message(f"token is {chosen!r}; it must be one of the bars")
+        raise user_error(f"token is {chosen!r}; it must be one of the bars")
     with told():
         return pipe.decode([*pipe.encode(prompt)[pipe.bos_token_id is not None :], chosen])
 
@@ -213,7 +213,7 @@ def lm_score(model: str, text: str) -> tuple[str, str, str]:
     worst = sorted(zip(values, found.tokens, strict=True))[:5]
     names = ", ".join(f"`{textviews.visible(t)}` ({percent(math.exp(v))})" for v, t in worst)
     said = (
-        f"log P = **{house.signed(found.log_prob, 2)} nats** over {len(values):,} tokens; perplexity "
+        f"log P = **{kit.signed(found.log_prob, 2)} nats** over {len(values):,} tokens; perplexity "
         f"**{found.perplexity:.2f}**; **{found.bits_per_byte:.3f} bits per byte**. Least expected: {names}."
     )
     return textviews.coloured(found.given, found.tokens, values), said, textviews.token_table(found.tokens, values)
@@ -233,7 +233,7 @@ def lm_tree(model: str, prompt: str, depth: int, width: int) -> str:
     """
     pipe, depth, width = MODELS[model], whole("depth", depth, 1, 6), whole("width", width, 1, 6)
     if width**depth > MOST_LEAVES:
-        raise message(
+        raise user_error(
             f"{width} branches at each of {depth} tokens make {width**depth:,} leaves; at most {MOST_LEAVES} fit"
         )
     prompt = text_of("prompt", prompt)
@@ -247,7 +247,7 @@ def examples_of(text: str) -> list[tuple[str, ...]]:
     for number, line in enumerate(text.strip().splitlines(), 1):
         parts = tuple(part.strip() for part in line.split("=>"))
         if line.strip() and (len(parts) not in (2, 3) or not all(parts)):
-            raise message(f"Line {number} of the examples is {line!r}; it must be like: question => answer")
+            raise user_error(f"Line {number} of the examples is {line!r}; it must be like: question => answer")
         if line.strip():
             found.append(parts)
     return found
@@ -273,10 +273,10 @@ def lm_shots(
     """
     pipe, shown = MODELS[model], examples_of(text_of("examples", examples))
     if not shown:
-        raise message("There are no examples; give at least one line like: question => answer")
+        raise user_error("There are no examples; give at least one line like: question => answer")
     question, answer = text_of("question", question).strip(), text_of("answer", answer).strip()
     if not question or not answer:
-        raise message("Question and answer must not be empty.")
+        raise user_error("Question and answer must not be empty.")
     template = FORMATS[one_of("layout", layout, FORMATS)]
     lead = " " if template[1] or step_by_step else ""  # what parts the prompt's end from the answer
     views, facts, chances = [], [], []
@@ -288,7 +288,7 @@ def lm_shots(
         views.append(f"{prompt}{written}")
         chances.append(found.log_prob)
         facts.append(
-            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({house.signed(found.log_prob, 2)} nats); it writes "
+            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({kit.signed(found.log_prob, 2)} nats); it writes "
             f"“{written.strip()}”"
         )
     gain = chances[2] - chances[0]
@@ -319,7 +319,7 @@ def openings(model: str) -> tuple:
 
 names = list(MODELS)
 first = MODELS.first or ""
-with house.page(TITLE) as demo:
+with kit.page(TITLE) as demo:
     gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="lead")
     model = MODELS.control()
     with gr.Tab("Next token"):
@@ -327,7 +327,7 @@ with house.page(TITLE) as demo:
             with gr.Column(scale=2, min_width=300):
                 begin = OPENINGS.get(first, ["The "])
                 prompt = gr.Textbox(begin[0], lines=9, max_lines=16, label="Text", elem_id="prompt")
-                write = house.buttons("Write on", "write", stop=True)
+                write = kit.buttons("Write on", "write", stop=True)
                 progress = gr.Markdown(elem_id="progress")
                 opening = gr.Radio(begin, value=begin[0], label="Openings")
             with gr.Column(scale=3, min_width=300):
@@ -344,11 +344,11 @@ with house.page(TITLE) as demo:
         with gr.Accordion("Length, bars and seed", open=False), gr.Row():
             tokens = gr.Slider(1, MOST_TOKENS, 300, step=1, label="Tokens to write", min_width=200)
             count = gr.Slider(5, MOST_BARS, 12, step=1, label="Bars", min_width=200)
-            seed, new_seed = house.seed_controls()
+            seed, new_seed = kit.seed_controls()
     with gr.Tab("How surprising") as score_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             text = gr.Textbox(TEXTS.get(first, ""), lines=10, max_lines=20, label="Text", elem_id="text")
-            score = house.buttons("Measure", "score")
+            score = kit.buttons("Measure", "score")
         with gr.Column(scale=3, min_width=300):
             said = gr.Markdown(elem_id="sum")
             colours = gr.HTML(elem_id="colours", min_height=160)
@@ -359,7 +359,7 @@ with house.page(TITLE) as demo:
             root = gr.Textbox(begin[-1], lines=2, label="Text", elem_id="root", scale=3, min_width=260)
             depth = gr.Slider(1, 6, 3, step=1, label="Tokens deep", min_width=130)
             width = gr.Slider(1, 6, 3, step=1, label="Branches at each", min_width=130)
-        grow = house.buttons("Grow", "grow")
+        grow = kit.buttons("Grow", "grow")
         branches = gr.HTML(elem_id="tree-of-tokens", min_height=300)
         gr.Markdown(
             "A line is as thick as its path is probable; at its end stands the product of the probabilities along it."
@@ -377,7 +377,7 @@ with house.page(TITLE) as demo:
             instruction = gr.Textbox("", label="Instruction before all", lines=2)
             step_by_step = gr.Checkbox(False, label='End the prompt with "Let\'s think step by step."')
             gr.Markdown("An example of three parts, `question => reasoning => answer`, shows a chain of thought.")
-        ask = house.buttons("Ask three times", "ask")
+        ask = kit.buttons("Ask three times", "ask")
         with gr.Row(elem_classes="shots"):
             prompts, chances = [], []
             for label in ("No example (zero-shot)", "One example", "All examples (few-shot)"):
@@ -389,14 +389,14 @@ with house.page(TITLE) as demo:
             "Large models learn a task from examples in their prompt; one as small as this picks up little more than the "
             "form of the answers."
         )
-    house.explanation(THEORY)
+    kit.explanation(THEORY)
 
     setting = [temperature, top_k, top_p, min_p]
     seen = [model, prompt, count, *setting]
-    house.job(write, lm_write, [model, prompt, tokens, *setting, seed, new_seed], [prompt, progress, seed])
-    scoring = house.job(score, lm_score, [model, text], [colours, said, table])
-    growing = house.job(grow, lm_tree, [model, root, depth, width], [branches])
-    asking = house.job(
+    kit.job(write, lm_write, [model, prompt, tokens, *setting, seed, new_seed], [prompt, progress, seed])
+    scoring = kit.job(score, lm_score, [model, text], [colours, said, table])
+    growing = kit.job(grow, lm_tree, [model, root, depth, width], [branches])
+    asking = kit.job(
         ask,
         lm_shots,
         [model, layout, instruction, shown, question, answer, step_by_step],
@@ -426,4 +426,4 @@ with house.page(TITLE) as demo:
         demo.load(quietly, seen, [bars, facts], **quiet)
 
 if __name__ == "__main__":
-    house.launch(demo)
+    kit.launch(demo)

@@ -186,7 +186,7 @@ def test_the_prior_term_is_the_kl_to_the_standard_normal():
 def test_a_transition_is_the_kl_of_two_gaussians():
     pipe, x = gaussian(steps=50), draws(4)
     t, noise = 20, torch.randn(4, 2, generator=seed(3))
-    x_t = pipe._noised(x, t, noise)
+    x_t = pipe.q_sample(x, t, noise)
     mean, variance = pipe.posterior(x, x_t, t)
     guess, _ = pipe.posterior(pipe.predict(x_t, t)[0], x_t, t)
     normal = torch.distributions.Normal

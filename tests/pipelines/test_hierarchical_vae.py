@@ -184,8 +184,9 @@ def test_resample_keeps_the_top_and_draws_the_rest_anew():
             same = torch.equal(out.codes[level], kept[level])
             assert same == (level >= 3 - keep)
         different = (out.images[:3] - out.images[[1, 2, 0]]).abs().amax((1, 2, 3))
-        assert (different > 1e-3).all() if keep < 3 else (different == 0).all()
-    assert torch.equal(out.images[::3], pipe.reconstruct(x, output_type="pt").images)
+        assert (different > 1e-3).all() if keep < 3 else (different < 1e-5).all()
+    again = pipe.reconstruct(x, output_type="pt").images  # of another batch size: the same numbers, not the same bits
+    torch.testing.assert_close(out.images[::3], again, atol=1e-5, rtol=0)
     bits = pipe.resample(x, keep=3, num=3, decoder_output="sample", generator=generator(), output_type="pt").images
     assert torch.isin(bits, torch.tensor([0.0, 1.0])).all() and not torch.equal(bits[0], bits[1])
     top = torch.randn(2, 2, generator=generator())

@@ -14,12 +14,12 @@ from tests.spaces.conftest import module_at
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory):
-    """The module beside a copy of `house`: gradio leaves files beside modules that define components."""
+    """The module beside a copy of `kit`: gradio leaves files beside modules that define components."""
     import shutil
 
     folder = tmp_path_factory.mktemp("playground")
-    shutil.copytree(ROOT / "spaces" / "house", folder, dirs_exist_ok=True)
-    with module_at(folder / "house.py"), module_at(ROOT / "spaces" / "density" / "playground.py") as module:
+    shutil.copytree(ROOT / "spaces" / "kit", folder, dirs_exist_ok=True)
+    with module_at(folder / "kit.py"), module_at(ROOT / "spaces" / "density" / "playground.py") as module:
         assert "torch" not in vars(module)
         yield module
 

@@ -137,7 +137,7 @@ def test_a_space_is_its_folder_and_what_all_share(tmp_path):
     place = tmp_path / "space"
     for _ in range(2):  # a second build replaces the first, with the same bytes
         assert run_module("training.publish", "--space", "spaces/vae", "--to", place).returncode == 0
-        own = {p.name: p.read_bytes() for d in ("vae", "house") for p in (ROOT / "spaces" / d).iterdir() if p.is_file()}
+        own = {p.name: p.read_bytes() for d in ("vae", "kit") for p in (ROOT / "spaces" / d).iterdir() if p.is_file()}
         own = {name: content for name, content in own.items() if not name.endswith(".pyi")}
         assert {p.name: p.read_bytes() for p in place.iterdir()} == own
 
@@ -147,10 +147,10 @@ def test_the_gallery_holds_all_spaces_and_the_record_of_the_box(tmp_path):
     assert run_module("training.publish", "--space", "spaces/gallery", "--to", place).returncode == 0
     pages = json.loads((place / "pages.json").read_text())
     assert pages == sorted(p.parent.name for p in ROOT.glob("spaces/*/app.py") if p.parent.name != "gallery")
-    assert all((place / p.name).is_file() for p in ROOT.glob("spaces/*/*.py") if p.parent.name != "pictures")
+    assert all((place / p.name).is_file() for p in ROOT.glob("spaces/*/*.py"))
     for name in pages:
         assert (place / f"{name}.py").read_bytes() == (ROOT / "spaces" / name / "app.py").read_bytes()
-    box = {p.name for p in (place / "box").iterdir()}
+    box = {p.name for p in (place / "records").iterdir()}
     assert box == {p.parent.name for p in ROOT.glob("checkpoints/*/run.json")}
     assert not list(place.rglob("*.safetensors"))
 
@@ -159,7 +159,7 @@ def test_what_is_no_space_is_refused_and_nothing_is_lost(tiny_run, portable, tmp
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     for words, message in (
-        (("--space", "spaces/house", "--to", tmp_path / "x"), "not a Space; there is no app.py in it"),
+        (("--space", "spaces/kit", "--to", tmp_path / "x"), "not a Space; there is no app.py in it"),
         (("--space", "spaces/vae", "--to", tmp_path / "notes"), "holds something else"),
         (("--space", "spaces/vae", "--to", portable), "holds something else"),
         (("--space", "spaces/vae", "--checkpoint", tmp_path / "x"), "a Space has no weights"),

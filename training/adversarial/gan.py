@@ -29,7 +29,7 @@ COLLAPSED = 0.5  # warn when samples lie less than this share as far apart as da
 
 @dataclass
 class GANOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/gan-digits", "the run folder", free=True)
+    output_dir: str = option("runs/gan-digits", "the run folder", may_change_on_resume=True)
     max_steps: int = option(4_000, "steps of the generator", least=1)
     batch_size: int = option(64, "samples a process takes at once", least=1)
     learning_rate: float = option(1e-3, "of the generator, at its highest", above=0.0)

@@ -28,7 +28,7 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data import DataOptions, DataSource, StreamSplit, by_class, in_order, some_rows
+from training.data import DataOptions, DataSource, StreamSplit, by_class, in_order, random_subset
 from training.loops.common import RunOptions, start
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
@@ -56,10 +56,14 @@ class AutoencoderOptions(DataOptions, RunOptions):
     corruption: str = option("gaussian", "denoising: added noise, or pixels set to 0", choices=("gaussian", "mask"))
     corruption_level: float = option(0.5, "denoising: its standard deviation, or the share of pixels", above=0.0)
     contractive_weight: float = option(0.1, "contractive: of the Jacobian's squared norm", least=0.0)
-    prior: str = option("mixture", "the density fitted to the codes in the end", choices=PRIORS, free=True)
-    prior_components: int = option(10, "of the mixture, or of each class's", least=1, free=True)
-    prior_points: int = option(2_000, "codes that the kernel density estimate keeps", least=2, free=True)
-    prior_by_class: bool = option(False, "fit one density for each class", free=True)
+    prior: str = option(
+        "mixture", "the density fitted to the codes in the end", choices=PRIORS, may_change_on_resume=True
+    )
+    prior_components: int = option(10, "of the mixture, or of each class's", least=1, may_change_on_resume=True)
+    prior_points: int = option(
+        2_000, "codes that the kernel density estimate keeps", least=2, may_change_on_resume=True
+    )
+    prior_by_class: bool = option(False, "fit one density for each class", may_change_on_resume=True)
 
 
 # What codes can be asked for
@@ -176,7 +180,7 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
         return None
     codes, labels = codes_of(pipeline, source)
     if options.prior == "kde":
-        codes, labels = some_rows(codes, labels, options.prior_points, options.seed)
+        codes, labels = random_subset(codes, labels, options.prior_points, options.seed)
     classes = by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
     try:
         if options.prior == "kde":

@@ -25,7 +25,7 @@ UNUSED = 0.1  # nats: warn when the top level's KL is below
 
 @dataclass
 class HierarchicalVAEOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/hierarchical-vae-digits", "the run folder", free=True)
+    output_dir: str = option("runs/hierarchical-vae-digits", "the run folder", may_change_on_resume=True)
     max_steps: int = option(3_000, "optimizer steps", least=1)
     latent_dims: list[int] = option((16, 8), "dimensions of each level, from the bottom to the top", least=1)
     width: int = option(256, "hidden units of q(z1|x) and p(x|z1)", least=1)

@@ -17,7 +17,7 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
-from training.data import DataOptions, DataSource, by_class, some_rows
+from training.data import DataOptions, DataSource, by_class, random_subset
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.common import start
 from training.options import UsageError, command_line, option, parse
@@ -83,7 +83,7 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
         labels.append(y)
     codes, labels = torch.cat(codes), torch.cat(labels) if options.conditional else None
     if options.density == "kde":
-        codes, labels = some_rows(codes, labels, options.num_points, options.seed)
+        codes, labels = random_subset(codes, labels, options.num_points, options.seed)
     classes = by_class(source, labels, "--conditional") if options.conditional else {}
     if options.density == "mixture":
         return DensityPipeline(best_mixture(codes, classes, options, report), pca, spec)

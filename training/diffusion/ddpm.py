@@ -53,8 +53,10 @@ class DDPMOptions(DataOptions, RunOptions):
     num_train_timesteps: int = option(1_000, "T", least=2)
     loss_weighting: str = option("simple", "of timesteps", choices=("simple", "min_snr"))
     snr_gamma: float = option(5.0, "where min_snr cuts", above=0.0)
-    guidance_scale: float = option(1.0, "of the finished pipeline, unless a call says otherwise", least=0.0, free=True)
-    num_inference_steps: int = option(20, "likewise", least=1, free=True)
+    guidance_scale: float = option(
+        1.0, "of the finished pipeline, unless a call says otherwise", least=0.0, may_change_on_resume=True
+    )
+    num_inference_steps: int = option(20, "likewise", least=1, may_change_on_resume=True)
 
     def __post_init__(self):
         super().__post_init__()

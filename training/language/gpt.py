@@ -39,7 +39,7 @@ SPEC = {"kind": "text", "support": "tokens"}
 
 @dataclass
 class GPTOptions(TextOptions, RunOptions):
-    output_dir: str = option("runs/gpt-python-docs", "the run folder", free=True)
+    output_dir: str = option("runs/gpt-python-docs", "the run folder", may_change_on_resume=True)
     max_steps: int = option(450, "optimizer steps", least=1)
     batch_size: int = option(16, "windows a process takes at once", least=1)
     learning_rate: float = option(3e-3, "at its highest", above=0.0)

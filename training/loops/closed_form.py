@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from training.data import DataSource, StreamSplit, in_order, mix, prepare
+from training.data import DataSource, StreamSplit, derive_seed, in_order, prepare
 from training.loops.common import CommonOptions, Run
 from training.options import Stopped, UsageError, option
 
@@ -51,7 +51,7 @@ def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterat
         raise UsageError("--max_samples is not given; a streamed set has no end, so say how many rows to fit to")
     left = options.max_samples
     for number, (x, labels) in enumerate(in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
-        generator = torch.Generator().manual_seed(mix(options.seed, -3, number))
+        generator = torch.Generator().manual_seed(derive_seed(options.seed, -3, number))
         yield prepare(x, spec, generator).flatten(1)[:left], None if labels is None else labels[:left]
         left = None if left is None else left - len(x)
 

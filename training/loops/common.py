@@ -38,7 +38,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from training.data import batches, load_data, mix, prepare
+from training.data import batches, derive_seed, load_data, prepare
 from training.hub import check_repo_id
 from training.options import Stopped, UsageError, option
 
@@ -47,15 +47,18 @@ from training.options import Stopped, UsageError, option
 class CommonOptions:
     """What every run is told, trained by steps or fitted at once."""
 
-    output_dir: str = option("runs/run", "the run folder", free=True)
-    resume: bool = option(False, "go on with the run in --output_dir", free=True)
-    overwrite: bool = option(False, "discard the run in --output_dir and start anew", free=True)
+    output_dir: str = option("runs/run", "the run folder", may_change_on_resume=True)
+    resume: bool = option(False, "go on with the run in --output_dir", may_change_on_resume=True)
+    overwrite: bool = option(False, "discard the run in --output_dir and start anew", may_change_on_resume=True)
     seed: int = option(0, "of weights, order and noise", least=0)
     report_to: str = option(
-        "none", "a tracker of the figures", choices=("none", "tensorboard", "trackio", "wandb"), free=True
+        "none",
+        "a tracker of the figures",
+        choices=("none", "tensorboard", "trackio", "wandb"),
+        may_change_on_resume=True,
     )
     push_to_hub: str | None = option(
-        None, "the repository of the Hub, user/name, to publish the finished run to", free=True
+        None, "the repository of the Hub, user/name, to publish the finished run to", may_change_on_resume=True
     )
 
     def __post_init__(self):
@@ -81,12 +84,14 @@ class RunOptions(CommonOptions):
         0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
     )
     mixed_precision: str = option("no", "of the networks", choices=("no", "bf16", "fp16"))
-    dataloader_workers: int = option(0, "processes that decode images, for sets larger than memory", least=0, free=True)
-    log_every: int = option(50, "steps between two lines of the log", least=1, free=True)
+    dataloader_workers: int = option(
+        0, "processes that decode images, for sets larger than memory", least=0, may_change_on_resume=True
+    )
+    log_every: int = option(50, "steps between two lines of the log", least=1, may_change_on_resume=True)
     eval_every: int = option(500, "steps between two validations", least=1)
-    save_every: int = option(500, "steps between two checkpoints", least=1, free=True)
-    sample_every: int = option(500, "steps between two sample grids", least=1, free=True)
-    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1, free=True)
+    save_every: int = option(500, "steps between two checkpoints", least=1, may_change_on_resume=True)
+    sample_every: int = option(500, "steps between two sample grids", least=1, may_change_on_resume=True)
+    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1, may_change_on_resume=True)
     export: str = option(
         "best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last")
     )
@@ -295,7 +300,7 @@ class Run:
         self.record = {}
         self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        torch.manual_seed(mix(options.seed, -1))  # the initial weights, the same on every process
+        torch.manual_seed(derive_seed(options.seed, -1))  # the initial weights, the same on every process
 
     # the folder
 
@@ -317,10 +322,12 @@ class Run:
             )
         if options.resume:
             now = dataclasses.asdict(options)
-            # a recipe that gives an option another default leaves it as free as it was
+            # a recipe that gives an option another default leaves it as changeable as it was
             kinds = [kind for kind in type(options).__mro__ if dataclasses.is_dataclass(kind)]
-            free = {f.name for kind in kinds for f in dataclasses.fields(kind) if f.metadata.get("free")}
-            changed = [k for k, v in record["options"].items() if k not in free and k in now and now[k] != v]
+            changeable = {
+                f.name for kind in kinds for f in dataclasses.fields(kind) if f.metadata.get("may_change_on_resume")
+            }
+            changed = [k for k, v in record["options"].items() if k not in changeable and k in now and now[k] != v]
             if changed:
                 key = changed[0]
                 raise UsageError(
@@ -526,7 +533,7 @@ class Run:
 
     def seed_step(self, step: int) -> None:
         """All randomness of a step, on every device, from (seed, step, process)."""
-        seed, device = mix(self.options.seed, step, self.rank), self.accelerator.device
+        seed, device = derive_seed(self.options.seed, step, self.rank), self.accelerator.device
         # not torch.manual_seed: where a GPU could be but is not, that keeps a stack trace at each call, for half a ms
         torch.default_generator.manual_seed(seed)
         if device.type != "cpu":

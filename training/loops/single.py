@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data import DataSource, StreamSplit, check_batch_size, in_order, mix, prepare, remember
+from training.data import DataSource, StreamSplit, check_batch_size, derive_seed, in_order, materialise, prepare
 from training.loops.common import (
     Average,
     Run,
@@ -51,7 +51,7 @@ def train(
     check_batch_size(source.train, options.batch_size, run.world)  # before anything is written
     spec = spec or model.config.data_spec
     if isinstance(source.validation, StreamSplit):
-        source.validation = remember(source.validation, STREAMED_VALIDATION_ROWS)
+        source.validation = materialise(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
     average = Average(model, options.ema_decay)
     wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, options, options.learning_rate))
@@ -107,7 +107,9 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable, spe
     device = run.accelerator.device
     totals, count = {}, 0
     for number, (x, class_labels) in enumerate(in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
-        torch.manual_seed(mix(run.options.seed, -2, number))  # each training step seeds anew, so none is disturbed
+        torch.manual_seed(
+            derive_seed(run.options.seed, -2, number)
+        )  # each training step seeds anew, so none is disturbed
         x = prepare(x.to(device), spec)
         terms = loss(model, x, None if class_labels is None else class_labels.to(device), run.options.max_steps)
         for name, value in terms.items():

@@ -1,6 +1,6 @@
 """What all Spaces share: the theme, the controls, models loaded on first use, bounds, and two components of our own.
 
-The build step copies this file and its neighbours beside the `app.py` of each Space, which imports it as `house`.
+The build step copies this file and its neighbours beside the `app.py` of each Space, which imports it as `kit`.
 
 MODEL_ID names the models, separated by commas: Hub ids (`user/vae-mnist@revision`) or local portable folders.
 MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest ago is dropped first.
@@ -40,7 +40,7 @@ ANY = "any"
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
 
-def message(text: str) -> gr.Error:
+def user_error(text: str) -> gr.Error:
     """What a person did wrong, or what is missing: shown on the page and told to callers of the API."""
     return gr.Error(text, print_exception=False)
 
@@ -96,7 +96,7 @@ def launch(demo: gr.Blocks) -> None:
     demo.queue(max_size=64, default_concurrency_limit=4)
     demo.launch(
         theme=theme(),
-        css=(HERE / "house.css").read_text(),
+        css=(HERE / "kit.css").read_text(),
         inbrowser=os.environ.get("OPEN_PAGE") == "1",
         max_file_size=MAX_UPLOAD,
         show_error=True,  # callers of the API get the message too
@@ -173,9 +173,9 @@ class Models:
             gr.Error: there is no such model, or it cannot be loaded.
         """
         if not self.addresses:
-            raise message("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
+            raise user_error("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
         if name not in self.addresses:
-            raise message(f"model is {name!r}; it must be one of {', '.join(self)}")
+            raise user_error(f"model is {name!r}; it must be one of {', '.join(self)}")
         address = self.addresses[name]
         with self.lock:
             own = self.locks.setdefault(address, threading.Lock())
@@ -201,21 +201,23 @@ class Models:
     def _load(self, address: str):
         where, _, revision = address.partition("@")
         if not Path(where).is_dir() and ("/" not in where or where.startswith((".", "/"))):
-            raise message(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
+            raise user_error(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
         try:
             return PIPELINES[self.library]()(where, revision or None)
         except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
-            raise message(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+            raise user_error(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
 
     def results(self, name: str) -> dict:
         """What was measured of a model: its results.json, or {} where it has none."""
         where, _, revision = self.addresses.get(name, "").partition("@")
         if not where:
-            raise message(f"model is {name!r}; it must be one of {', '.join(self)}")
+            raise user_error(f"model is {name!r}; it must be one of {', '.join(self)}")
         file = Path(where) / "results.json"
         if not Path(where).is_dir():
             try:
-                file = Path(Later("huggingface_hub").hf_hub_download(where, "results.json", revision=revision or None))
+                file = Path(
+                    LazyModule("huggingface_hub").hf_hub_download(where, "results.json", revision=revision or None)
+                )
             except Exception:  # not there, or no network: a page without figures is better than none
                 return {}
         return json.loads(file.read_text()) if file.is_file() else {}
@@ -225,7 +227,7 @@ class Models:
 _importing = threading.RLock()
 
 
-class Later:
+class LazyModule:
     """A module that is imported when it is first used: a page can be read before torch, which takes a second, is there.
 
     Args:
@@ -241,7 +243,7 @@ class Later:
 
 
 def _of_diffusers() -> Callable:
-    loaded = Later("diffusers").DiffusionPipeline
+    loaded = LazyModule("diffusers").DiffusionPipeline
 
     def load(where: str, revision: str | None):
         pipe = loaded.from_pretrained(where, trust_remote_code=True, revision=revision)
@@ -252,8 +254,8 @@ def _of_diffusers() -> Callable:
 
 
 def _of_transformers() -> Callable:
-    made = Later("transformers").pipeline
-    Later("transformers.utils.logging").disable_progress_bar()
+    made = LazyModule("transformers").pipeline
+    LazyModule("transformers.utils.logging").disable_progress_bar()
 
     def load(where: str, revision: str | None):
         return made(model=where, trust_remote_code=True, revision=revision)
@@ -317,19 +319,19 @@ def result_image(label: str, elem_id: str, **options) -> gr.Image:
 
 def bounded(name: str, value, low: float, high: float) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-        raise message(f"{name} is {value!r}; it must lie between {low} and {high}")
+        raise user_error(f"{name} is {value!r}; it must lie between {low} and {high}")
     return value
 
 
 def whole(name: str, value, low: int, high: int) -> int:
     if bounded(name, value, low, high) != int(value):
-        raise message(f"{name} is {value}; it must be a whole number")
+        raise user_error(f"{name} is {value}; it must be a whole number")
     return int(value)
 
 
 def one_of(name: str, value, allowed) -> str:
     if value not in allowed:
-        raise message(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        raise user_error(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     return value
 
 
@@ -343,7 +345,7 @@ def class_of(label, count: int) -> int | None:
     if str(label) == ANY or not count:
         return None
     if not str(label).isdecimal() or int(label) >= count:
-        raise message(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}")
+        raise user_error(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}")
     return int(label)
 
 
@@ -381,7 +383,7 @@ def one_job(handler: Callable) -> Callable:
         with _slots_lock:
             slot = _slots.setdefault(session, threading.Semaphore())
         if not slot.acquire(timeout=WAIT_SECONDS):
-            raise message("Your last request is still running: stop it, or wait for it to end.")
+            raise user_error("Your last request is still running: stop it, or wait for it to end.")
         return slot
 
     if inspect.isgeneratorfunction(handler):
@@ -490,9 +492,9 @@ def open_picture(source: str | Path | bytes, name: str) -> Image.Image:
         if small:  # only now is anything decoded
             picture = ImageOps.exif_transpose(picture).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise message(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be") from None
+        raise user_error(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be") from None
     if not small:
-        raise message(f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read")
+        raise user_error(f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read")
     paper = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(paper, picture).convert("RGB")
 
@@ -541,7 +543,7 @@ class Pad(gr.HTML):
             try:
                 return open_picture(base64.b64decode(payload.url.partition(",")[2], validate=True), "The drawing")
             except binascii.Error:
-                raise message("The drawing is not base64-encoded.") from None
+                raise user_error("The drawing is not base64-encoded.") from None
         return open_picture(payload.path, payload.orig_name or "The file") if payload.path else None
 
     def postprocess(self, value: Image.Image | None) -> ImageData | None:
@@ -783,7 +785,7 @@ def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
     Raises:
         gr.Error: there is nothing on it.
     """
-    empty = message("There is nothing on the paper yet: draw a digit, upload one or click an example.")
+    empty = user_error("There is nothing on the paper yet: draw a digit, upload one or click an example.")
     if picture is None:
         raise empty
     picture = picture.convert("L")

@@ -1,7 +1,7 @@
 """The README's pictures of the Spaces, taken of a gallery that runs.
 
 make demo &
-python spaces/pictures/take.py http://127.0.0.1:7860
+python docs/take_pictures.py http://127.0.0.1:7860
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-HERE = Path(__file__).parent
+PICTURES = Path(__file__).parent / "pictures"
 
 
 def main(url: str) -> None:
@@ -23,7 +23,7 @@ def main(url: str) -> None:
         page.goto(url)
         page.get_by_text("In the box").wait_for()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "gallery.png")
+        page.screenshot(path=PICTURES / "gallery.png")
 
         page.goto(f"{url}/vae")
         page.locator("#samples img").wait_for()
@@ -32,13 +32,13 @@ def main(url: str) -> None:
         box = page.locator("#map .explorer").bounding_box()
         page.mouse.click(box["x"] + 0.24 * box["width"], box["y"] + 0.42 * box["height"])
         page.wait_for_timeout(1_500)
-        page.screenshot(path=HERE / "vae-map.png")
+        page.screenshot(path=PICTURES / "vae-map.png")
 
         page.get_by_role("tab", name="How likely").click()
         page.get_by_role("button", name="How likely is it?").click()
         page.get_by_text("1,000 samples").wait_for()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "vae-how-likely.png")
+        page.screenshot(path=PICTURES / "vae-how-likely.png")
 
         page.goto(f"{url}/diffusion")
         page.get_by_text("of 20, t = 49").wait_for()
@@ -48,13 +48,13 @@ def main(url: str) -> None:
         page.get_by_text(re.compile(r"step (3[5-9]|[4-7]\d) of 100")).wait_for()
         page.locator("#draw-stop").click()
         page.wait_for_timeout(2_000)
-        page.screenshot(path=HERE / "diffusion.png")
+        page.screenshot(path=PICTURES / "diffusion.png")
 
         page.get_by_role("tab", name="2-D").click()
         page.get_by_text(re.compile(r"step (1[2-9]|2\d) of 40")).wait_for()
         page.locator("#move-stop").click()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "diffusion-2d.png")
+        page.screenshot(path=PICTURES / "diffusion-2d.png")
 
         page.goto(f"{url}/adversarial")
         page.locator("#samples img").wait_for()
@@ -66,7 +66,7 @@ def main(url: str) -> None:
         page.set_viewport_size({"width": 1180, "height": 1000})
         page.locator("#modes-curve").scroll_into_view_if_needed()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "adversarial.png")
+        page.screenshot(path=PICTURES / "adversarial.png")
         page.set_viewport_size({"width": 1180, "height": 800})
 
         page.goto(f"{url}/density")
@@ -77,32 +77,32 @@ def main(url: str) -> None:
         page.get_by_text("EM has converged").wait_for(timeout=60_000)
         page.wait_for_timeout(1_500)
         page.set_viewport_size({"width": 1180, "height": 1000})
-        page.screenshot(path=HERE / "density.png")
+        page.screenshot(path=PICTURES / "density.png")
 
         page.goto(f"{url}/autoencoders")
         page.get_by_text("Decoded here").wait_for()
         page.wait_for_timeout(6_000)
-        page.screenshot(path=HERE / "autoencoders.png")
+        page.screenshot(path=PICTURES / "autoencoders.png")
         page.get_by_role("tab", name="Tangents").click()
         page.get_by_text("Tangent 1", exact=True).wait_for()
         page.wait_for_timeout(6_000)
-        page.screenshot(path=HERE / "autoencoders-tangents.png")
+        page.screenshot(path=PICTURES / "autoencoders-tangents.png")
         page.set_viewport_size({"width": 1180, "height": 800})
 
         page.goto(f"{url}/language-model")
         page.locator("#bars .token-bar").first.wait_for()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "language-next.png")
+        page.screenshot(path=PICTURES / "language-next.png")
         page.get_by_role("tab", name="How surprising").click()
         page.locator("#colours .tokens").first.wait_for()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "language-surprise.png")
+        page.screenshot(path=PICTURES / "language-surprise.png")
         page.get_by_role("tab", name="Tree").click()
         page.locator("#tree-of-tokens svg").wait_for()
         page.set_viewport_size({"width": 1180, "height": 1000})
         page.locator("#tree-of-tokens").scroll_into_view_if_needed()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "language-tree.png")
+        page.screenshot(path=PICTURES / "language-tree.png")
         page.set_viewport_size({"width": 1180, "height": 800})
 
         page = browser.new_page(viewport={"width": 390, "height": 844})
@@ -112,7 +112,7 @@ def main(url: str) -> None:
         page.locator("#examples button.thumbnail-item").nth(3).click()
         page.locator("#again img").wait_for()
         page.wait_for_timeout(1_000)
-        page.screenshot(path=HERE / "vae-phone.png", full_page=True)
+        page.screenshot(path=PICTURES / "vae-phone.png", full_page=True)
         browser.close()
 
 
