@@ -16,7 +16,7 @@ folder by file name, and two repositories with files of one name would run each 
 and writes files, nothing else: the same inputs give the same bytes.
 
 A checkpoint is a run without code, optimizer state and local paths: what this repository keeps. A Space is its own
-folder and the files of `spaces/kit/` that all Spaces share; the gallery is the other Spaces' `app.py` beside its own.
+folder and `kit/`, the package that all Spaces share; the gallery holds the other Spaces' modules beside its own.
 """
 
 import ast
@@ -116,8 +116,10 @@ def space(source: Path, to: Path) -> None:
     if missing:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
     with replacing(to, source, _is_space) as folder:
-        for file in [*_files(source), *_files(ROOT / "spaces" / "kit")]:
-            shutil.copyfile(file, folder / file.name)
+        (folder / "kit").mkdir()
+        for place, files in ((folder, _files(source)), (folder / "kit", _files(ROOT / "spaces" / "kit"))):
+            for file in files:
+                shutil.copyfile(file, place / file.name)
         if source.name == "gallery":
             _add_pages(folder)
 
@@ -225,7 +227,8 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _is_space(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("app.py", "kit.py", "README.md"))
+    has_kit = (folder / "kit" / "theme.py").is_file() or (folder / "kit.py").is_file()  # the second in older builds
+    return has_kit and all((folder / name).is_file() for name in ("app.py", "README.md"))
 
 
 def _module(folder: Path) -> str | None:

@@ -7,17 +7,25 @@ from collections.abc import Iterator
 
 import experiments
 import gradio as gr
-import kit
 import numpy as np
-from kit import bounded, class_of, grid, one_job, result_image, seed_of, upscale, user_error, whole
+from kit.bounds import MAX_SEED, bounded, class_of, seed_of, whole
+from kit.charts import histogram, signed
+from kit.controls import class_control, count_control, offer_classes, result_image, seed_controls, temperature_control
+from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.errors import user_error
+from kit.jobs import buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.pictures import Pad, grid, upscale
+from kit.theme import MATH, explanation, launch, page
 from PIL import Image
 
-torch = kit.LazyModule("torch")
+torch = LazyModule("torch")
 
 TITLE = "Adversarial networks"
 SENTENCE = "A generator invents images, a discriminator tells them from real ones, and each learns from the other."
 BRANCH = "adversarial"  # where the family tree puts it
-MODELS = kit.Models(("cgan-mnist", "wgan-gp-mnist", "gan-mnist", "gan-digits"))
+MODELS = Models(("cgan-mnist", "wgan-gp-mnist", "gan-mnist", "gan-digits"))
 MAX_COUNT, MAX_STYLES, MAX_FRAMES = 64, 12, 48
 FRAME_SECONDS = 0.12  # between two images of a walk: slow enough to follow
 JUDGED = 300  # samples that a judgement is compared with
@@ -68,7 +76,7 @@ def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
         raise user_error(
             f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one."
         )
-    digit = kit.as_digit(picture, pipe.data_spec["shape"][1])
+    digit = as_digit(picture, pipe.data_spec["shape"][1])
     return torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
 
 
@@ -113,7 +121,7 @@ def gan_sample(
     for step in steps:
         said = judged(pipe, step.images, step.class_labels)
         if is_critic(pipe):
-            mean = kit.signed(said.mean().item(), 2)
+            mean = signed(said.mean().item(), 2)
             text = f"Its critic gives these {mean} on average; only differences mean anything."
         else:
             text = (
@@ -150,7 +158,7 @@ def gan_digits(model: str, styles: int, temperature: float, seed: int, new_seed:
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def gan_interpolate(
     model: str, label: str, start: int, end: int, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -168,7 +176,7 @@ def gan_interpolate(
     """
     pipe = pipe_of(model)
     frames = whole("frames", frames, 2, MAX_FRAMES)
-    start, end = whole("start", start, 0, kit.MAX_SEED), whole("end", end, 0, kit.MAX_SEED)
+    start, end = whole("start", start, 0, MAX_SEED), whole("end", end, 0, MAX_SEED)
     if start == end:
         raise user_error(f"start and end are both {start}: there is no way between them. Choose two seeds.")
     wanted = class_of(label, classes_of(pipe))
@@ -205,10 +213,10 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     drawn = next(pipe.stream(JUDGED, wanted, generator=generator, output_type="pt"))
     samples = judged(pipe, drawn.images, drawn.class_labels)
     share = (samples < said).float().mean().item()
-    mean, of_class = kit.signed(samples.mean().item(), 2), "" if wanted is None else f" of a {wanted}"
+    mean, of_class = signed(samples.mean().item(), 2), "" if wanted is None else f" of a {wanted}"
     if is_critic(pipe):
         told, unit, axis, digits = (
-            f"The critic gives your drawing **{kit.signed(said, 2)}**",
+            f"The critic gives your drawing **{signed(said, 2)}**",
             "",
             "the critic's value",
             1,
@@ -222,7 +230,7 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
         "judge of other pictures."
     )
     marks = [("your drawing", said)]
-    figure = kit.histogram(samples.tolist(), marks, f"{axis}; bars: {JUDGED} samples", digits=digits)
+    figure = histogram(samples.tolist(), marks, f"{axis}; bars: {JUDGED} samples", digits=digits)
     return figure, text, upscale(pipe.image_processor.postprocess(x)[0], 196)
 
 
@@ -257,24 +265,24 @@ def gan_find(model: str, label: str, picture: Image.Image | None, seed: int) -> 
 
 
 def update_classes(model: str):
-    return [kit.offer_classes(classes_of(pipe_of(model)) if model else 0)] * 4
+    return [offer_classes(classes_of(pipe_of(model)) if model else 0)] * 4
 
 
-with kit.page("Genus: adversarial networks") as demo:
+with page("Genus: adversarial networks") as demo:
     gr.Markdown(
         f"# {TITLE}\nA **generator** turns random numbers $z$ into images; a **discriminator** tries to tell them from real "
         "ones. Neither has a loss that only falls. See what comes of it, and in the laboratory why it so often fails.",
-        latex_delimiters=kit.MATH,
+        latex_delimiters=MATH,
         elem_classes="lead",
     )
     model = MODELS.control()
     knowing = [name for name in MODELS if name.startswith("cgan")]  # by its name: nothing is loaded yet
     with gr.Tab("Sample"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            label = kit.class_control("class")
-            count, temperature = kit.count_control(MAX_COUNT), kit.temperature_control()
-            seed, new_seed = kit.seed_controls()
-            draw = kit.buttons("Draw samples", "draw")
+            label = class_control("class")
+            count, temperature = count_control(MAX_COUNT), temperature_control()
+            seed, new_seed = seed_controls()
+            draw = buttons("Draw samples", "draw")
             said = gr.Markdown(elem_id="said")
         with gr.Column(scale=3, min_width=300):
             samples = result_image("Samples", "samples")
@@ -284,45 +292,45 @@ with kit.page("Genus: adversarial networks") as demo:
                 list(MODELS), value=next(iter(knowing), MODELS.first), label="Model that knows classes"
             )
             styles = gr.Slider(1, MAX_STYLES, 8, step=1, label="Number of styles")
-            temperature2 = kit.temperature_control()
-            seed2, new_seed2 = kit.seed_controls("seed-digits")
-            all_digits = kit.buttons("Draw all digits", "digits")
-            gr.Markdown("Each column is one $z$: the style stays, the digit changes.", latex_delimiters=kit.MATH)
+            temperature2 = temperature_control()
+            seed2, new_seed2 = seed_controls("seed-digits")
+            all_digits = buttons("Draw all digits", "digits")
+            gr.Markdown("Each column is one $z$: the style stays, the digit changes.", latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):
             sheet = result_image("One z a column, one class a row", "sheet")
     with gr.Tab("Walk") as walk_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            label3 = kit.class_control("class-walk")
+            label3 = class_control("class-walk")
             with gr.Row():
                 start = gr.Number(1, label="From seed", precision=0, min_width=120)
                 end = gr.Number(2, label="To seed", precision=0, min_width=120)
             frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
-            go = kit.buttons("Walk", "walk", stop=True)
+            go = buttons("Walk", "walk", stop=True)
             gr.Markdown(
                 "The way is on the sphere: in so many dimensions nearly all $z$ have the same length, and on a straight line "
                 "between two of them the generator would be asked for what it has never seen.",
-                latex_delimiters=kit.MATH,
+                latex_delimiters=MATH,
             )
         with gr.Column(scale=3, min_width=300):
             frame = result_image("On the way", "frame")
             strip = result_image("All of it", "strip")
     with gr.Tab("Ask the discriminator") as ask_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad = kit.Pad(kit.example_digits()[3], label="Draw a digit", elem_id="pad")
-            label4 = kit.class_control("class-ask")
-            ask = kit.buttons("Is it real?", "ask")
-            examples = kit.examples_gallery("examples")
+            pad = Pad(example_digits()[3], label="Draw a digit", elem_id="pad")
+            label4 = class_control("class-ask")
+            ask = buttons("Is it real?", "ask")
+            examples = examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):
             answer = gr.Markdown(elem_id="answer")
             figure = gr.HTML(elem_id="figure", min_height=240)
             seen = result_image("What it saw", "seen")
     with gr.Tab("Find z") as find_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad2 = kit.Pad(kit.example_digits()[7], label="Draw a digit", elem_id="pad-find")
-            label5 = kit.class_control("class-find")
+            pad2 = Pad(example_digits()[7], label="Draw a digit", elem_id="pad-find")
+            label5 = class_control("class-find")
             seed5 = gr.Number(0, label="Seed", precision=0)
-            find = kit.buttons("Find its z", "find")
-            examples2 = kit.examples_gallery("examples-find")
+            find = buttons("Find its z", "find")
+            examples2 = examples_gallery("examples-find")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 target = result_image("Your drawing", "target", min_width=140)
@@ -330,19 +338,19 @@ with kit.page("Genus: adversarial networks") as demo:
             residual = gr.Markdown(elem_id="residual")
     with gr.Tab("Laboratory") as laboratory_tab:
         experiments.tabs(laboratory_tab)
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
-    drawn = kit.job(draw, gan_sample, [model, label, count, temperature, seed, new_seed], [samples, said, seed])
-    together = kit.job(all_digits, gan_digits, [digit_model, styles, temperature2, seed2, new_seed2], [sheet, seed2])
-    walked = kit.job(go, gan_interpolate, [model, label3, start, end, frames], [frame, strip])
-    asked = kit.job(ask, gan_confidence, [model, label4, pad], [figure, answer, seen])
-    found = kit.job(find, gan_find, [model, label5, pad2, seed5], [target, nearest, residual])
+    drawn = job(draw, gan_sample, [model, label, count, temperature, seed, new_seed], [samples, said, seed])
+    together = job(all_digits, gan_digits, [digit_model, styles, temperature2, seed2, new_seed2], [sheet, seed2])
+    walked = job(go, gan_interpolate, [model, label3, start, end, frames], [frame, strip])
+    asked = job(ask, gan_confidence, [model, label4, pad], [figure, answer, seen])
+    found = job(find, gan_find, [model, label5, pad2, seed5], [target, nearest, residual])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
     pad.input(gan_confidence, *asked, trigger_mode="always_last", show_progress="hidden", **quiet)
-    examples.select(kit.chosen_example, None, pad, **quiet).success(gan_confidence, *asked, **quiet)
-    examples2.select(kit.chosen_example, None, pad2, **quiet)
+    examples.select(chosen_example, None, pad, **quiet).success(gan_confidence, *asked, **quiet)
+    examples2.select(chosen_example, None, pad2, **quiet)
     changed = [label, label3, label4, label5]
     model.change(update_classes, model, changed, **quiet).success(gan_sample, *drawn, **quiet)
     if MODELS.first:
@@ -355,4 +363,4 @@ with kit.page("Genus: adversarial networks") as demo:
         digits_tab.select(gan_digits, *together, **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

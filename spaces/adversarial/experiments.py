@@ -8,12 +8,18 @@ import math
 from collections.abc import Iterator
 
 import gradio as gr
-import kit
 import numpy as np
-from kit import bounded, one_job, one_of, seed_of, user_error, whole
+from kit import charts
+from kit.bounds import bounded, one_of, seed_of, whole
+from kit.charts import dots, on_plane, plane, signed
+from kit.controls import seed_controls
+from kit.errors import user_error
+from kit.jobs import buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.theme import MATH
 from PIL import Image
 
-laboratory = kit.LazyModule("laboratory")  # which imports torch
+laboratory = LazyModule("laboratory")  # which imports torch
 
 DATA = ("ring of 8", "grid of 25")
 METHODS = ("simultaneous", "alternating", "extragradient")
@@ -25,7 +31,7 @@ FIT_FRAMES, FRAME_SECONDS = 30, 0.1
 
 
 def lines(x, columns: dict[str, np.ndarray], most: float = math.inf, thin: int = 1) -> dict:
-    """Columns of numbers as `kit.curves` takes them, each `thin`-th, with a gap where they are further than `most`
+    """Columns of numbers as `charts.curves` takes them, each `thin`-th, with a gap where they are further than `most`
     from zero or not finite."""
     return {
         name: [
@@ -48,10 +54,10 @@ def heat(field: np.ndarray) -> Image.Image:
 
 def mode_figure(step, data: str) -> str:
     reach = laboratory.REACH
-    return kit.plane(
+    return plane(
         f"{step.modes} modes covered",
-        kit.dots(laboratory.CENTRES[data], reach, "data", 13),
-        kit.dots(step.samples[:SHOWN], reach),
+        dots(laboratory.CENTRES[data], reach, "data", 13),
+        dots(step.samples[:SHOWN], reach),
         ground=heat(step.field),
     )
 
@@ -86,7 +92,7 @@ def laboratory_modes(
             f"step **{gan.step}** of {steps}. GAN: **{gan.modes}** of {len(laboratory.CENTRES[data])} modes, "
             f"{gan.good:.0%} of its samples on one. WGAN-GP: **{wgan.modes}**, {wgan.good:.0%}."
         )
-        curve = kit.curves(covered, "steps of the generator", "modes covered")
+        curve = charts.curves(covered, "steps of the generator", "modes covered")
         yield mode_figure(gan, data), mode_figure(wgan, data), curve, text, seed
 
 
@@ -113,17 +119,17 @@ def laboratory_game(x: float, y: float, rate: float, num_steps: int) -> tuple[st
     drawn, distance = "", {}
     for number, (method, path) in enumerate(paths.items()):
         inside = list(itertools.takewhile(lambda p: np.abs(p).max() <= GAME_REACH, path))
-        places = "L".join(f"{a:.1f} {b:.1f}" for a, b in kit.on_plane(inside, GAME_REACH))
+        places = "L".join(f"{a:.1f} {b:.1f}" for a, b in on_plane(inside, GAME_REACH))
         drawn += f'<path class="curve thin curve-{number}" d="M{places}"/>'
         distance[method] = np.linalg.norm(path, axis=1)
-    cross = kit.dots([(0.0, 0.0)], GAME_REACH, "data", 6) + kit.dots([start], GAME_REACH, "", 7)
+    cross = dots([(0.0, 0.0)], GAME_REACH, "data", 6) + dots([start], GAME_REACH, "", 7)
     text = "After the last step the distance to the equilibrium is " + ", ".join(
         f"**{d[-1] / d[0]:.3g}** times what it was ({method})" for method, d in distance.items()
     )
-    figure = kit.curves(
+    figure = charts.curves(
         lines(np.arange(steps + 1), distance, 3 * float(distance["alternating"].max())), "steps", "distance"
     )
-    return kit.plane("paths of x and y", drawn, cross), figure, text + "."
+    return plane("paths of x and y", drawn, cross), figure, text + "."
 
 
 # The optimal discriminator
@@ -156,9 +162,9 @@ def laboratory_discriminator(densities: str, num_steps: int, seed: int) -> Itera
         values.append((step.step, step.value))
         error = np.abs(step.confidence - best)[there].max()
         columns = {"p": np.exp(log_p), "p_g": np.exp(log_q), "D trained": step.confidence, "p/(p + p_g)": best}
-        figure = kit.curves(lines(x[there], {k: v[there] for k, v in columns.items()}, thin=8), "x", "")
+        figure = charts.curves(lines(x[there], {k: v[there] for k, v in columns.items()}, thin=8), "x", "")
         ends = {"value": values, "2 JS − 2 log 2": [(0, bound), (steps, bound)]}
-        curve = kit.curves(ends, "steps of the discriminator", "", least=bound)
+        curve = charts.curves(ends, "steps of the discriminator", "", least=bound)
         text = (
             f"step **{step.step}** of {steps}. The value of the game is **{step.value:.4f}**; at most it can be "
             f"2 JS − 2 log 2 = **{bound:.4f}**, with JS = {divergence:.4f} nats. The discriminator is at most "
@@ -194,7 +200,7 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
 
     def figure(columns: dict, most: float, name: str) -> str:
         kept = {k: v for k, v in columns.items() if k not in left_out}
-        return kit.curves(lines(slide.shifts, kept, most), "shift", name)
+        return charts.curves(lines(slide.shifts, kept, most), "shift", name)
 
     table = "| | value | slope |\n|---|---|---|\n"
     for name, value in here.values.items():
@@ -202,7 +208,7 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
         shown = "∞" if math.isinf(value[0]) else f"{value[0]:.3f}"
         table += f"| {name} | {shown} | {'–' if math.isnan(slope) else f'{slope:.3f}'} |\n"
     return (
-        kit.curves(lines(x, two), "x", "density"),
+        charts.curves(lines(x, two), "x", "density"),
         figure(slide.values, 3, "divergence"),
         figure(slide.gradients, 8, "derivative"),
         table.replace("-0.000", "0.000").replace(" -", " −").replace("||", "‖"),
@@ -213,7 +219,7 @@ def laboratory_slide(shape: str, shift: float) -> tuple[str, str, str, str]:
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def laboratory_fit(distance: float, mean: float, deviation: float) -> Iterator[tuple[str, str]]:
     """Fit one Gaussian to two hills, by KL(p||q) and by KL(q||p).
 
@@ -238,11 +244,11 @@ def laboratory_fit(distance: float, mean: float, deviation: float) -> Iterator[t
             at = path[frame]
             columns[f"q by {name}"] = np.exp(laboratory.Mixture((at.mean,), (at.deviation,), (1.0,)).log_prob(x))
             text += (
-                f"**{name}** = {max(at.divergence, 0):.3f} nats at mean {kit.signed(at.mean, 2)}, "
+                f"**{name}** = {max(at.divergence, 0):.3f} nats at mean {signed(at.mean, 2)}, "
                 f"deviation {at.deviation:.2f}. "
             )
         shown = {k.replace("||", "‖"): v[here] for k, v in columns.items()}
-        figure = kit.curves(lines(x[here], shown, most=1.5, thin=8), "x", "")
+        figure = charts.curves(lines(x[here], shown, most=1.5, thin=8), "x", "")
         yield figure, f"step {frame} of {count - 1}. " + text.replace("||", "‖")
 
 
@@ -302,8 +308,8 @@ def tabs(opened: gr.Tab) -> None:
             data = gr.Radio(list(DATA), value=DATA[0], label="Data")
             steps = gr.Slider(50, 3_000, 600, step=50, label="Steps of the generator")
             n_critic = gr.Slider(1, 10, 5, step=1, label="Discriminator steps for each")
-            seed, new_seed = kit.seed_controls("seed-modes")
-        train = kit.buttons("Train both", "train", stop=True)
+            seed, new_seed = seed_controls("seed-modes")
+        train = buttons("Train both", "train", stop=True)
         where = gr.Markdown(elem_id="where-modes")
         with gr.Row():
             with gr.Column(min_width=300):
@@ -314,7 +320,7 @@ def tabs(opened: gr.Tab) -> None:
                 right = gr.HTML(elem_id="modes-wgan", min_height=280)
         curve = gr.HTML(elem_id="modes-curve")
         gr.Markdown(COLLAPSE)
-        kit.job(train, laboratory_modes, [data, steps, n_critic, seed, new_seed], [left, right, curve, where, seed])
+        job(train, laboratory_modes, [data, steps, n_critic, seed, new_seed], [left, right, curve, where, seed])
         shown = gr.State(False)
         opened.select(first_look, [data, shown], [left, right, curve, where, shown], **quiet)
         data.input(before_training, data, [left, right, curve, where, shown], **quiet)
@@ -325,13 +331,13 @@ def tabs(opened: gr.Tab) -> None:
                 y = gr.Slider(-2, 2, 1, step=0.1, label="Start y", min_width=120)
             rate = gr.Slider(0.01, 0.5, 0.1, step=0.01, label="Length of a step")
             rounds = gr.Slider(1, 1_000, 200, step=1, label="Steps")
-            play = kit.buttons("Play", "play")
-            gr.Markdown(GAME, latex_delimiters=kit.MATH)
+            play = buttons("Play", "play")
+            gr.Markdown(GAME, latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):
             ending = gr.Markdown(elem_id="ending")
             paths = gr.HTML(elem_id="paths", min_height=280)
             distance = gr.HTML(elem_id="distance")
-        played = kit.job(play, laboratory_game, [x, y, rate, rounds], [paths, distance, ending])
+        played = job(play, laboratory_game, [x, y, rate, rounds], [paths, distance, ending])
         for control in (x, y, rate, rounds):
             control.input(laboratory_game, *played, **fresh)
         game_tab.select(laboratory_game, *played, **quiet)
@@ -340,25 +346,25 @@ def tabs(opened: gr.Tab) -> None:
             densities = gr.Radio(list(DENSITIES), value=DENSITIES[0], label="Data and samples")
             updates = gr.Slider(100, 5_000, 2_000, step=100, label="Steps")
             seed2 = gr.Number(0, label="Seed", precision=0)
-            watch = kit.buttons("Train the discriminator", "watch", stop=True)
-            gr.Markdown(DISCRIMINATOR, latex_delimiters=kit.MATH)
+            watch = buttons("Train the discriminator", "watch", stop=True)
+            gr.Markdown(DISCRIMINATOR, latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):
             state = gr.Markdown(elem_id="state")
             confidence = gr.HTML(elem_id="confidence-curve", min_height=240)
             value = gr.HTML(elem_id="value-curve")
-        kit.job(watch, laboratory_discriminator, [densities, updates, seed2], [confidence, value, state])
+        job(watch, laboratory_discriminator, [densities, updates, seed2], [confidence, value, state])
     with gr.Tab("Sliding apart") as slide_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             shape = gr.Radio(list(SHAPES), value=SHAPES[0], label="Shape")
             shift = gr.Slider(-MOST_SHIFT, MOST_SHIFT, 0.6, step=0.05, label="Shift", elem_id="shift")
-            slide = kit.buttons("Compare", "slide")
+            slide = buttons("Compare", "slide")
             numbers = gr.Markdown(elem_id="numbers")
-            gr.Markdown(SLIDE, latex_delimiters=kit.MATH)
+            gr.Markdown(SLIDE, latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):
             two = gr.HTML(elem_id="two", min_height=240)
             divergences = gr.HTML(elem_id="divergences")
             slopes = gr.HTML(elem_id="slopes")
-        compared = kit.job(slide, laboratory_slide, [shape, shift], [two, divergences, slopes, numbers])
+        compared = job(slide, laboratory_slide, [shape, shift], [two, divergences, slopes, numbers])
         shape.input(laboratory_slide, *compared, **fresh)
         shift.input(laboratory_slide, *compared, **fresh)
         slide_tab.select(laboratory_slide, *compared, **quiet)
@@ -367,10 +373,10 @@ def tabs(opened: gr.Tab) -> None:
             hills = gr.Slider(0.5, 4, 2, step=0.1, label="Distance of each hill from the middle")
             mean = gr.Slider(-4, 4, 1, step=0.1, label="Mean to start from")
             deviation = gr.Slider(0.2, 4, 1, step=0.1, label="Deviation to start from")
-            fit = kit.buttons("Fit", "fit", stop=True)
-            gr.Markdown(FIT, latex_delimiters=kit.MATH)
+            fit = buttons("Fit", "fit", stop=True)
+            gr.Markdown(FIT, latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):
             fits = gr.Markdown(elem_id="fits")
             curves = gr.HTML(elem_id="fit-curves", min_height=240)
-        fitted = kit.job(fit, laboratory_fit, [hills, mean, deviation], [curves, fits])
+        fitted = job(fit, laboratory_fit, [hills, mean, deviation], [curves, fits])
         fit_tab.select(laboratory_fit, *fitted, **quiet)

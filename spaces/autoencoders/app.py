@@ -10,17 +10,25 @@ from functools import lru_cache
 
 import codeviews as views
 import gradio as gr
-import kit
 import numpy as np
-from kit import bounded, class_of, grid, one_job, one_of, result_image, seed_of, signed, upscale, user_error, whole
+from kit.bounds import bounded, class_of, one_of, seed_of, whole
+from kit.charts import curves, signed
+from kit.controls import class_control, count_control, offer_classes, result_image, seed_controls, temperature_control
+from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.errors import user_error
+from kit.jobs import buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.pictures import Explorer, Pad, data_url, grid, upscale
+from kit.theme import MATH, explanation, launch, page
 from PIL import Image
 
-torch = kit.LazyModule("torch")
+torch = LazyModule("torch")
 
 TITLE = "Autoencoders"
 SENTENCE = "Codes of a few numbers: what they are good for, and what goes wrong where no one knows their density."
 BRANCH = "autoencoders"  # where the family tree puts it
-MODELS = kit.Models(
+MODELS = Models(
     (
         "ae-mnist", "swae-mnist", "sae-mnist", "dae-mnist", "cae-mnist", "ae-2d-mnist", "sae-2d-mnist", "swae-2d-mnist",
         "dae-2d-mnist", "cae-2d-mnist", "hierarchical-vae-mnist", "nmf-mnist",
@@ -143,7 +151,7 @@ def factorisation():
 
 def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
     """A drawing as the model takes it: (1, 1, H, W) in [0, 1]."""
-    digit = kit.as_digit(picture, pipe.data_spec["shape"][1])
+    digit = as_digit(picture, pipe.data_spec["shape"][1])
     return torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
 
 
@@ -271,7 +279,7 @@ def autoencoder_plane(model: str, view: str, place: tuple[float, float]) -> dict
         The picture and the marker.
     """
     picture = ground(chosen_plane(model), one_of("view", view, VIEWS))
-    return {"x": place[0], "y": place[1], "url": kit.data_url(picture)}
+    return {"x": place[0], "y": place[1], "url": data_url(picture)}
 
 
 def chosen_plane(model: str | None) -> str:
@@ -451,7 +459,7 @@ def autoencoder_denoise(
     head, values = " | ".join(told).lower(), " | ".join(f"**{v:.4f}**" for v in told.values())
     text = f"| mean squared error | {head} |\n|---|{'---|' * len(told)}\n| of this digit | {values} |"
     axis = "standard deviation of the noise" if corruption == "Gaussian noise" else "share of pixels set to 0"
-    figure = kit.curves(lines, axis, "error")
+    figure = curves(lines, axis, "error")
     brought = [shown(pipe, images[t]) if t in images else None for t in ("Denoising", "Plain")]
     return shown(pipe, x), shown(pipe, noisy), *brought, text, figure
 
@@ -485,7 +493,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
         if title not in spectra and len(spectra) < 2 and dim > 2:
             spectra[title] = known.tangents(x, 1).singular_values[0]
     lines = {t: [(i + 1, float(v / s[0])) for i, v in enumerate(s)] for t, s in spectra.items()}
-    figure = kit.curves(lines, "singular values, the largest first", "share of the largest")
+    figure = curves(lines, "singular values, the largest first", "share of the largest")
     half = int((values.square().cumsum(0) < 0.5 * values.square().sum()).sum()) + 1
     ways = "direction has" if half == 1 else "directions have"
     text = (
@@ -496,7 +504,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def autoencoder_walk(
     model: str, picture: Image.Image | None, tangent: str, length: float, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -529,7 +537,7 @@ def autoencoder_walk(
 
 
 @one_job
-@kit.unhurried(0.7)
+@unhurried(0.7)
 def autoencoder_levels(
     count: int, temperature: float, seed: int, new_seed: bool
 ) -> Iterator[tuple[Image.Image, Image.Image, str, int]]:
@@ -711,7 +719,7 @@ def autoencoder_tastes(
 
 
 def update_class(model: str):
-    return kit.offer_classes(classes_of(autoencoder(model)) if model else 0)
+    return offer_classes(classes_of(autoencoder(model)) if model else 0)
 
 
 def update_keep():
@@ -729,12 +737,12 @@ def most_of(corruption: str):
     return gr.Slider(0, most, 0.5, step=0.05)
 
 
-with kit.page("Genus: autoencoders") as demo:
+with page("Genus: autoencoders") as demo:
     gr.Markdown(
         f"# {TITLE}\nAn **encoder** squeezes an image into a few numbers, its **code**; a **decoder** brings it back. "
         f"Codes sort, denoise and fill in. To draw new images from them one thing more is needed: to know where codes "
         f"lie.",
-        latex_delimiters=kit.MATH,
+        latex_delimiters=MATH,
         elem_classes="lead",
     )
     if not MODELS.first:
@@ -753,7 +761,7 @@ with kit.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 view = gr.Radio(list(VIEWS), value=VIEWS[0], label="Show", elem_id="view")
-                explorer = kit.Explorer("Plane of codes", elem_id="plane", elem_classes="paper")
+                explorer = Explorer("Plane of codes", elem_id="plane", elem_classes="paper")
             with gr.Column(scale=2, min_width=300):
                 gr.Markdown("**Click and drag** on the plane, or focus it and use the arrow keys. Look for **holes**.")
                 live = result_image("Decoded here", "live")
@@ -763,16 +771,16 @@ with kit.page("Genus: autoencoders") as demo:
             "**A decoder only knows the places where codes were.** Random numbers from $\\mathcal N(0, I)$ mostly "
             "fall beside them, unless the codes were trained to be there; numbers drawn from a density of the codes "
             "do not.",
-            latex_delimiters=kit.MATH,
+            latex_delimiters=MATH,
         )
         with_missing(*FLAT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 model = model_choice("model", *FLAT, *PLANES)
-                label = kit.class_control("class")
-                count = kit.count_control(MAX_COUNT)
-                seed, new_seed = kit.seed_controls()
-                draw = kit.buttons("Draw samples", "draw", stop=True)
+                label = class_control("class")
+                count = count_control(MAX_COUNT)
+                seed, new_seed = seed_controls()
+                draw = buttons("Draw samples", "draw", stop=True)
                 about = gr.Markdown(elem_id="about")
             with gr.Column(scale=3, min_width=300), gr.Row():
                 blind = result_image("Codes from N(0, I)", "blind", min_width=200)
@@ -788,14 +796,14 @@ with kit.page("Genus: autoencoders") as demo:
         with_missing("dae", "ae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad = kit.Pad(kit.example_digits()[5], label="Draw a digit", elem_id="pad")
+                pad = Pad(example_digits()[5], label="Draw a digit", elem_id="pad")
                 corruption = gr.Radio(list(CORRUPTIONS), value="Gaussian noise", label="Corruption")
                 level = gr.Slider(
                     0, 1, 0.5, step=0.05, label="Level", info="standard deviation, or share of the pixels"
                 )
                 seed2 = gr.Number(0, label="Seed", precision=0)
-                denoise = kit.buttons("Corrupt and denoise", "denoise")
-                examples = kit.examples_gallery("examples")
+                denoise = buttons("Corrupt and denoise", "denoise")
+                examples = examples_gallery("examples")
             with gr.Column(scale=3, min_width=300):
                 with gr.Row():
                     original = result_image("Original", "original", min_width=140)
@@ -814,10 +822,10 @@ with kit.page("Genus: autoencoders") as demo:
         with_missing("cae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad2 = kit.Pad(kit.example_digits()[2], label="Draw a digit", elem_id="pad-tangents")
+                pad2 = Pad(example_digits()[2], label="Draw a digit", elem_id="pad-tangents")
                 tangent_model = model_choice("tangent-model", "cae", "ae", "dae", "sae", "swae")
-                find = kit.buttons("Find its tangents", "find")
-                examples2 = kit.examples_gallery("examples-tangents")
+                find = buttons("Find its tangents", "find")
+                examples2 = examples_gallery("examples-tangents")
             with gr.Column(scale=3, min_width=300):
                 tangents = views.Cards("Tangents", width=118, pixels=True, elem_id="tangents", min_height=120)
                 about_tangents = gr.Markdown(elem_id="about-tangents")
@@ -826,7 +834,7 @@ with kit.page("Genus: autoencoders") as demo:
             with gr.Column(scale=2, min_width=300):
                 length = gr.Slider(0.5, 8, 4, step=0.5, label="Length to each side")
                 frames = gr.Slider(3, MAX_FRAMES, 16, step=1, label="Number of images")
-                go = kit.buttons("Walk along it", "walk", stop=True)
+                go = buttons("Walk along it", "walk", stop=True)
             with gr.Column(scale=3, min_width=300), gr.Row():
                 frame = result_image("On the way", "frame", min_width=160, scale=2)
                 strip = result_image("From one side to the other", "strip", min_width=200, scale=3)
@@ -834,14 +842,14 @@ with kit.page("Genus: autoencoders") as demo:
         gr.Markdown(
             "**A hierarchical variational autoencoder has codes above codes.** The top is drawn from $\\mathcal N(0, "
             "I)$ and says what it shall be; each level below is drawn given the one above, and says how.",
-            latex_delimiters=kit.MATH,
+            latex_delimiters=MATH,
         )
         with_missing("hierarchical-vae")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                count3, temperature = kit.count_control(MAX_COUNT), kit.temperature_control()
-                seed3, new_seed3 = kit.seed_controls("seed-levels")
-                descend = kit.buttons("Draw level by level", "descend", stop=True)
+                count3, temperature = count_control(MAX_COUNT), temperature_control()
+                seed3, new_seed3 = seed_controls("seed-levels")
+                descend = buttons("Draw level by level", "descend", stop=True)
                 which_level = gr.Markdown(elem_id="which-level")
                 by_level = result_image("After each level, one a row", "by-level")
             with gr.Column(scale=3, min_width=300):
@@ -850,12 +858,12 @@ with kit.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 source = gr.Radio(list(SOURCES), value=SOURCES[0], label="Top level from")
-                pad3 = kit.Pad(kit.example_digits()[4], label="Draw a digit", elem_id="pad-levels", visible=False)
+                pad3 = Pad(example_digits()[4], label="Draw a digit", elem_id="pad-levels", visible=False)
                 rows = gr.Slider(1, 8, 6, step=1, label="Codes of the top")
                 variations = gr.Slider(1, 11, 7, step=1, label="Variations of each")
                 keep = gr.Slider(1, 2, 1, step=1, label="Levels to keep", visible=False)
-                seed4, new_seed4 = kit.seed_controls("seed-redraw")
-                redraw = kit.buttons("Redraw below", "redraw")
+                seed4, new_seed4 = seed_controls("seed-redraw")
+                redraw = buttons("Redraw below", "redraw")
             with gr.Column(scale=3, min_width=300):
                 redrawn = result_image("One code of the top a row", "redrawn")
                 about_redrawn = gr.Markdown(elem_id="about-redrawn")
@@ -867,10 +875,10 @@ with kit.page("Genus: autoencoders") as demo:
         with_missing("nmf")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                pad4 = kit.Pad(kit.example_digits()[3], label="Draw a digit", elem_id="pad-parts")
+                pad4 = Pad(example_digits()[3], label="Draw a digit", elem_id="pad-parts")
                 most = gr.Slider(1, 10, 6, step=1, label="Largest parts to show")
-                take_apart = kit.buttons("Take it apart", "apart")
-                examples3 = kit.examples_gallery("examples-parts")
+                take_apart = buttons("Take it apart", "apart")
+                examples3 = examples_gallery("examples-parts")
             with gr.Column(scale=3, min_width=300):
                 parts_sum = gr.HTML(
                     elem_id="parts-sum", css_template=views.STRIP_CSS, html_template="${value}", min_height=150
@@ -881,7 +889,7 @@ with kit.page("Genus: autoencoders") as demo:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 half_known = gr.Radio(list(HALVES), value=HALVES[0], label="What is known", elem_id="half")
-                fill = kit.buttons("Fill it in", "fill")
+                fill = buttons("Fill it in", "fill")
                 about_filled = gr.Markdown(elem_id="about-filled")
             with gr.Column(scale=3, min_width=300), gr.Row():
                 masked = result_image("Known", "masked", min_width=120)
@@ -907,7 +915,7 @@ with kit.page("Genus: autoencoders") as demo:
             )
             seed5 = gr.Number(0, label="Seed", precision=0, min_width=120)
         with gr.Row():
-            fit = kit.buttons("Fill in and recommend", "fit")
+            fit = buttons("Fill in and recommend", "fit")
             reset = gr.Button("Back to the example", elem_id="reset", min_width=140)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -922,31 +930,29 @@ with kit.page("Genus: autoencoders") as demo:
             with gr.Column(min_width=280):
                 gr.Markdown("**How much each person likes it**: a rating is the sum of dish times person.")
                 having = gr.HTML(elem_id="having", css_template=views.TABLE_CSS, html_template="${value}")
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
-    sampled = kit.job(draw, autoencoder_sample, [model, label, count, seed, new_seed], [blind, own, about, seed])
-    cleaned = kit.job(
+    sampled = job(draw, autoencoder_sample, [model, label, count, seed, new_seed], [blind, own, about, seed])
+    cleaned = job(
         denoise,
         autoencoder_denoise,
         [pad, corruption, level, seed2],
         [original, noisy, denoised, plain, errors, error_curve],
     )
-    found = kit.job(find, autoencoder_tangents, [tangent_model, pad2], [tangents, spectrum, about_tangents])
-    walked = kit.job(go, autoencoder_walk, [tangent_model, pad2, tangents, length, frames], [frame, strip])
-    leveling = kit.job(
+    found = job(find, autoencoder_tangents, [tangent_model, pad2], [tangents, spectrum, about_tangents])
+    walked = job(go, autoencoder_walk, [tangent_model, pad2, tangents, length, frames], [frame, strip])
+    leveling = job(
         descend, autoencoder_levels, [count3, temperature, seed3, new_seed3], [leveled, by_level, which_level, seed3]
     )
-    again = kit.job(
+    again = job(
         redraw,
         autoencoder_redraw,
         [source, pad3, rows, variations, keep, seed4, new_seed4],
         [redrawn, about_redrawn, seed4],
     )
-    apart = kit.job(take_apart, autoencoder_parts, [pad4, most], [all_parts, parts_sum, about_parts])
-    filling = kit.job(fill, autoencoder_complete, [pad4, half_known], [masked, completed, whole_digit, about_filled])
-    tasted = kit.job(
-        fit, autoencoder_tastes, [table, factors, penalty, person, seed5], [advice, full_table, liked, having]
-    )
+    apart = job(take_apart, autoencoder_parts, [pad4, most], [all_parts, parts_sum, about_parts])
+    filling = job(fill, autoencoder_complete, [pad4, half_known], [masked, completed, whole_digit, about_filled])
+    tasted = job(fit, autoencoder_tastes, [table, factors, penalty, person, seed5], [advice, full_table, liked, having])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
@@ -972,11 +978,11 @@ with kit.page("Genus: autoencoders") as demo:
     pad.input(autoencoder_denoise, *cleaned, **live_quiet)
     level.release(autoencoder_denoise, *cleaned, **live_quiet)
     corruption.change(most_of, corruption, level, **quiet).success(autoencoder_denoise, *cleaned, **live_quiet)
-    examples.select(kit.chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
+    examples.select(chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
     pad2.input(autoencoder_tangents, *found, **live_quiet)
     tangent_model.change(autoencoder_tangents, *found, **quiet).success(autoencoder_walk, *walked, **quiet)
     tangents.input(autoencoder_walk, *walked, **quiet)
-    examples2.select(kit.chosen_example, None, pad2, **quiet).success(autoencoder_tangents, *found, **quiet).success(
+    examples2.select(chosen_example, None, pad2, **quiet).success(autoencoder_tangents, *found, **quiet).success(
         autoencoder_walk, *walked, **quiet
     )
     source.change(
@@ -984,7 +990,7 @@ with kit.page("Genus: autoencoders") as demo:
     ).success(autoencoder_redraw, *again, **quiet)
     pad3.input(autoencoder_redraw, *again, **live_quiet)
     pad4.input(autoencoder_parts, *apart, **live_quiet)
-    examples3.select(kit.chosen_example, None, pad4, **quiet).success(autoencoder_parts, *apart, **quiet).success(
+    examples3.select(chosen_example, None, pad4, **quiet).success(autoencoder_parts, *apart, **quiet).success(
         autoencoder_complete, *filling, **quiet
     )
     half_known.change(autoencoder_complete, *filling, **quiet)
@@ -1013,4 +1019,4 @@ with kit.page("Genus: autoencoders") as demo:
         tastes_tab.select(autoencoder_tastes, *tasted, **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

@@ -5,9 +5,9 @@ import json
 import math
 
 import gradio as gr
-import kit
 import numpy as np
-from kit import user_error
+from kit.errors import user_error
+from kit.pictures import data_url, upscale
 from PIL import Image, ImageDraw, ImageFont
 
 # of the classes: each has a contrast of at least 3 on the light and on the dark ground, and no two look alike
@@ -70,7 +70,7 @@ def red_and_blue(values: np.ndarray, side: int = 168) -> Image.Image:
     picture = np.zeros((*values.shape, 4), dtype=np.uint8)
     picture[..., :3] = np.where(share[..., None] > 0, RED, BLUE)
     picture[..., 3] = 255 * np.abs(share) ** 0.8
-    return kit.upscale(Image.fromarray(picture), side)
+    return upscale(Image.fromarray(picture), side)
 
 
 def legend() -> str:
@@ -172,7 +172,7 @@ class Cards(gr.HTML):
 
 
 def card(name: str, title: str, note: str, picture: Image.Image) -> dict:
-    return {"name": name, "title": title, "note": note, "url": kit.data_url(picture)}
+    return {"name": name, "title": title, "note": note, "url": data_url(picture)}
 
 
 # Pictures in a row
@@ -200,7 +200,7 @@ STRIP_CSS = """
 
 
 def picture_tag(picture: Image.Image, alt: str) -> str:
-    return f'<img src="{kit.data_url(picture)}" alt="{html.escape(alt)}">'
+    return f'<img src="{data_url(picture)}" alt="{html.escape(alt)}">'
 
 
 def pair(title: str, note: str, left: tuple[str, Image.Image], right: tuple[str, Image.Image]) -> str:

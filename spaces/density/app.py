@@ -9,18 +9,26 @@ import random
 from collections.abc import Iterator
 
 import gradio as gr
-import kit
 import numpy as np
 import playground
-from kit import bounded, grid, one_job, one_of, result_image, seed_of, signed, upscale, user_error, whole
+from kit.bounds import MAX_SEED, bounded, one_of, seed_of, whole
+from kit.charts import curves, signed
+from kit.controls import count_control, result_image, seed_controls
+from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.errors import user_error
+from kit.jobs import buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.pictures import Explorer, Pad, grid, upscale
+from kit.theme import MATH, explanation, launch, page
 from PIL import Image
 
-torch = kit.LazyModule("torch")
+torch = LazyModule("torch")
 
 TITLE = "Density and clustering"
 SENTENCE = "Where are the data, and how densely? Kernels and mixtures answer with an exact log p(x)."
 BRANCH = "classical"  # where the family tree puts it
-MODELS = kit.Models(
+MODELS = Models(
     ("gaussian-mixture-mnist", "kde-mnist", "pca-mnist", "gaussian-mixture-2d", "kde-2d", "kmeans-mnist",
      "agglomerative-mnist")
 )  # fmt: skip
@@ -117,7 +125,7 @@ def fit(make, *values, **options):
 def set_of(data: str, count: int, seed: int, picture: Image.Image | None) -> tuple:
     """What decides on the points, checked; functions that remember their results take it."""
     one_of("data", data, SETS)
-    count, seed, ink = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, kit.MAX_SEED), b""
+    count, seed, ink = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, MAX_SEED), b""
     if data == DRAWING:
         ink = fit(playground.ink_of, picture).astype(np.float32).tobytes()
     return data, count, seed, ink
@@ -224,7 +232,7 @@ def density_kernels(
     lines = bandwidth_curves(chosen)
     least = min(y for line in lines.values() for _, y in line if math.isfinite(y))
     here = min(max(h, 10**LEAST_LOG), 10**MOST_LOG)
-    curve = kit.curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
+    curve = curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
     slider = min(max(math.log10(h), LEAST_LOG), MOST_LOG) if rule != "by hand" else log_bandwidth
     return shown_at(place, svg), place_text(model, place), text, curve, round(slider, 2)
 
@@ -302,14 +310,14 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     svg = playground.screen("the mixture", playground.spots(x, playground.blends(shares)), layers, ground=ground)
     reached = [step.log_likelihood for step in path[: made + 1]]
     lines = {"log-likelihood": list(enumerate(reached))}
-    curve = kit.curves(lines, "steps of EM", "nats", least=min(reached))
+    curve = curves(lines, "steps of EM", "nats", least=min(reached))
     end = " EM has converged." if path[made].converged else ""
     text = f"Step **{made}** of EM: **{signed(reached[-1], 3)} nats** a point.{end}"
     return shown_at(place, svg), place_text(model, place), text, curve, made
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def density_mixture(
     data: str, count: int, seed: int, picture: Image.Image | None, components: int, covariance: str, start: str,
     place: tuple,
@@ -409,7 +417,7 @@ def density_mixture_sample(
     """
     _, path = mixture_of(data, count, seed, picture, components, covariance, start)
     model = path[after(path, step)].model
-    draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, kit.MAX_SEED)
+    draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, MAX_SEED)
     x = drawn_from(model, component, draws, draw_seed)
     colours = playground.blends(model.responsibilities(x).numpy())
     svg = playground.screen(
@@ -468,7 +476,7 @@ def density_bic(
         best, lowest = min(found, key=lambda pair: pair[1])
         values = [value for _, value in found]
         yield (
-            kit.curves({"BIC per point": found}, "components", "", least=min(values), here=("lowest", best)),
+            curves({"BIC per point": found}, "components", "", least=min(values), here=("lowest", best)),
             f"BIC is lowest at **{best} component{'s' * (best > 1)}** ({signed(lowest, 3)} per point).",
         )
 
@@ -505,14 +513,14 @@ def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, in
         ground=playground.regions(playground.nearest(centres[-1])),
     )
     inertia = [(number, s.inertia / len(x)) for number, s in enumerate(path[: made + 1])]
-    curve = kit.curves({"squared distance": inertia}, "steps of Lloyd", "", least=min(v for _, v in inertia))
+    curve = curves({"squared distance": inertia}, "steps of Lloyd", "", least=min(v for _, v in inertia))
     end = " No point changes its centre any more." if step.converged else ""
     text = f"Step **{made}**: mean squared distance to the nearest centre **{inertia[-1][1]:.4f}**.{end}"
     return playground.as_figure(svg), text, curve, made
 
 
 @one_job
-@kit.unhurried(2 * FRAME_SECONDS)
+@unhurried(2 * FRAME_SECONDS)
 def density_kmeans(
     data: str, count: int, seed: int, picture: Image.Image | None, clusters: int
 ) -> Iterator[tuple[str, str, str, int]]:
@@ -630,7 +638,7 @@ def density_line(
         A figure (SVG), a table of log p at x and on fresh points, and the logarithm of the bandwidth.
     """
     line = playground.LINES[one_of("shape", shape, playground.LINES)]
-    count, seed = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, kit.MAX_SEED)
+    count, seed = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, MAX_SEED)
     bins, x = whole("bins", bins, 1, 100), float(bounded("x", x, -10, 10))
     components = enough("components", components, (shape, count))
     log_bandwidth = log_bandwidth_of(log_bandwidth)
@@ -653,7 +661,7 @@ def density_line(
         if h > 0 and b > line.low and a < line.high
     ]
     here = ("x", x) if line.low <= x <= line.high else None
-    figure = kit.curves(series, "x", "density", bars=bars, here=here)
+    figure = curves(series, "x", "density", bars=bars, here=here)
     fresh = line_points(shape, 2_000, seed, True)
     h = kde.bandwidth.item()
     rows = {
@@ -748,7 +756,7 @@ def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
         raise user_error(
             f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one."
         )
-    return torch.from_numpy(np.asarray(kit.as_digit(picture, height), dtype=np.float32) / 255)[None, None]
+    return torch.from_numpy(np.asarray(as_digit(picture, height), dtype=np.float32) / 255)[None, None]
 
 
 @one_job
@@ -771,7 +779,7 @@ def density_reconstruct(picture: Image.Image | None, components: int) -> tuple[I
     error = (again - x).square().mean().item()
     variances = pipe.pca.variances.double()
     share = (variances.cumsum(0) / variances.sum()).tolist()
-    figure = kit.curves(
+    figure = curves(
         {"share of the variance": list(enumerate(share[:most], 1))}, "principal components", "", here=(f"{kept}", kept)
     )
     size = x.numel()
@@ -901,7 +909,7 @@ def bandwidth_controls(elem_id: str) -> tuple[gr.Radio, gr.Slider]:
 
 def step_controls(elem_id: str, run: str) -> tuple[list[gr.Button], gr.Button, gr.Button, gr.Number]:
     """Run, stop, one step more, back to the first; and how many were made."""
-    pressed = kit.buttons(run, elem_id, stop=True)
+    pressed = buttons(run, elem_id, stop=True)
     with gr.Row():
         more = gr.Button("Step", elem_id=f"{elem_id}-more", min_width=70)
         back = gr.Button("Start over", elem_id=f"{elem_id}-back", min_width=120)
@@ -909,8 +917,8 @@ def step_controls(elem_id: str, run: str) -> tuple[list[gr.Button], gr.Button, g
     return pressed, more, back, made
 
 
-with kit.page("Genus: density and clustering") as demo:
-    gr.Markdown(LEAD, latex_delimiters=kit.MATH, elem_classes="lead")
+with page("Genus: density and clustering") as demo:
+    gr.Markdown(LEAD, latex_delimiters=MATH, elem_classes="lead")
     if not MODELS.first:
         gr.Markdown(
             "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like `user/kde-2d`, or "
@@ -925,24 +933,24 @@ with kit.page("Genus: density and clustering") as demo:
                 seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90, elem_id="seed")
             again = gr.Button("New points", elem_id="new-points", size="sm")
         with gr.Column(scale=2, min_width=280, visible=False) as paper:
-            pad = kit.Pad(playground.example_drawing(), label="Draw where the points shall be", elem_id="pad")
+            pad = Pad(playground.example_drawing(), label="Draw where the points shall be", elem_id="pad")
     chosen = [data, count, seed, pad]
     tabs: dict[str, gr.Tab] = {}
     with gr.Tab("Kernels") as tabs["Kernels"], gr.Row():
         with gr.Column(scale=3, min_width=300):
-            map_kernels = kit.Explorer("Map of log p", elem_id="map-kernels", elem_classes="smooth")
+            map_kernels = Explorer("Map of log p", elem_id="map-kernels", elem_classes="smooth")
             here_kernels = gr.Markdown(elem_id="here-kernels")
         with gr.Column(scale=2, min_width=300):
             rule, log_bandwidth = bandwidth_controls("kernels")
-            estimate = kit.buttons("Fit the kernels", "estimate")
+            estimate = buttons("Fit the kernels", "estimate")
             about_kernels = gr.Markdown(elem_id="about-kernels")
             curve_kernels = gr.HTML(elem_id="curve-kernels", elem_classes="narrow")
             gr.Markdown("**Click and drag** on the map, or focus it and use the arrow keys.\n\n" + KERNELS,
-                        latex_delimiters=kit.MATH)  # fmt: skip
+                        latex_delimiters=MATH)  # fmt: skip
     with gr.Tab("Mixture") as tabs["Mixture"]:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
-                map_mixture = kit.Explorer("Map of the mixture", elem_id="map-mixture", elem_classes="smooth")
+                map_mixture = Explorer("Map of the mixture", elem_id="map-mixture", elem_classes="smooth")
                 here_mixture = gr.Markdown(elem_id="here-mixture")
             with gr.Column(scale=2, min_width=300):
                 with gr.Row():
@@ -958,7 +966,7 @@ with kit.page("Genus: density and clustering") as demo:
                 gr.Markdown("### How many components?")
                 about_bic = gr.Markdown(elem_id="about-bic")
                 curve_bic = gr.HTML(elem_id="curve-bic", elem_classes="narrow")
-                compare = kit.buttons("Compare by BIC", "bic", stop=True)
+                compare = buttons("Compare by BIC", "bic", stop=True)
             with gr.Column(min_width=300):
                 gr.Markdown("### Draw from it")
                 with gr.Row():
@@ -966,7 +974,7 @@ with kit.page("Genus: density and clustering") as demo:
                                             label="Component", min_width=110)  # fmt: skip
                     draw_seed = gr.Number(0, label="Seed", precision=0, min_width=110)
                 draws = gr.Slider(1, 2_000, 500, step=1, label="Points to draw")
-                draw_points = kit.buttons("Draw points", "draw-points")
+                draw_points = buttons("Draw points", "draw-points")
                 drawn_points = gr.HTML(elem_id="drawn-points")
     with gr.Tab("K-means") as tabs["K-means"], gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -981,7 +989,7 @@ with kit.page("Genus: density and clustering") as demo:
         with gr.Row():
             linkage = gr.Radio(list(LINKAGES), value="ward", label="Linkage", elem_id="linkage", min_width=300)
             cut = gr.Slider(1, MOST_COMPONENTS, 4, step=1, label="Cut into clusters", min_width=300)
-        grow = kit.buttons("Grow the tree", "grow")
+        grow = buttons("Grow the tree", "grow")
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 dendrogram = gr.HTML(elem_id="dendrogram", elem_classes="narrow", min_height=240)
@@ -1002,7 +1010,7 @@ with kit.page("Genus: density and clustering") as demo:
             line_figure = gr.HTML(elem_id="line-figure", min_height=160)
             at = gr.Slider(-10, 10, 0, step=0.05, label="x", elem_id="line-x")
             line_table = gr.Markdown(elem_id="line-table")
-            measure = kit.buttons("Estimate", "measure")
+            measure = buttons("Estimate", "measure")
             gr.Markdown(LINE)
     with gr.Tab("Digits") as tabs["Digits"]:
         gr.Markdown(
@@ -1019,19 +1027,19 @@ with kit.page("Genus: density and clustering") as demo:
                 )
                 output = gr.Radio(["mean", "sample"], value="mean", label="What PCA leaves out",
                                   info="mean: nothing; sample: noise of its variance")  # fmt: skip
-                digit_count = kit.count_control(MAX_COUNT, 25)
-                digit_seed, new_seed = kit.seed_controls("seed-digits")
-                draw = kit.buttons("Draw samples", "draw")
+                digit_count = count_control(MAX_COUNT, 25)
+                digit_seed, new_seed = seed_controls("seed-digits")
+                draw = buttons("Draw samples", "draw")
                 about_samples = gr.Markdown(elem_id="about-samples")
             with gr.Column(scale=3, min_width=300):
                 samples = result_image("Samples", "samples")
         with gr.Tab("Few numbers") as few_tab, gr.Row():
             with gr.Column(scale=2, min_width=300):
-                digit_pad = kit.Pad(kit.example_digits()[2], label="Draw a digit", elem_id="pad-digit")
-                examples = kit.examples_gallery("examples")
+                digit_pad = Pad(example_digits()[2], label="Draw a digit", elem_id="pad-digit")
+                examples = examples_gallery("examples")
             with gr.Column(scale=3, min_width=300):
                 kept = gr.Slider(1, 200, 20, step=1, label="Principal components to keep", elem_id="kept")
-                redraw = kit.buttons("Redraw it", "redraw")
+                redraw = buttons("Redraw it", "redraw")
                 with gr.Row():
                     seen = result_image("Your digit", "seen", min_width=140)
                     redrawn = result_image("Redrawn", "redrawn", min_width=140)
@@ -1044,37 +1052,37 @@ with kit.page("Genus: density and clustering") as demo:
                                       elem_id="clustering")  # fmt: skip
                 image_clusters = gr.Slider(1, MAX_COUNT, 16, step=1, label="Cut the tree into",
                                            info="k-means has a number of its own")  # fmt: skip
-                average = kit.buttons("Show the means", "average")
+                average = buttons("Show the means", "average")
                 about_centres = gr.Markdown(elem_id="about-centres")
             with gr.Column(scale=3, min_width=300):
                 centres = result_image("Means of the clusters", "centres")
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
-    fitted = kit.job(
+    fitted = job(
         estimate, density_kernels, [*chosen, rule, log_bandwidth, map_kernels],
         [map_kernels, here_kernels, about_kernels, curve_kernels, log_bandwidth],
     )  # fmt: skip
     mixed = [*chosen, components, covariance, start], [map_mixture, here_mixture, about_mixture, curve_mixture, made_em]
-    kit.job(run_em, density_mixture, [*mixed[0], map_mixture], mixed[1])
+    job(run_em, density_mixture, [*mixed[0], map_mixture], mixed[1])
     stepped = [*mixed[0], made_em, map_mixture]
-    compared = kit.job(compare, density_bic, [*chosen, covariance], [curve_bic, about_bic])
-    pointed = kit.job(
+    compared = job(compare, density_bic, [*chosen, covariance], [curve_bic, about_bic])
+    pointed = job(
         draw_points, density_mixture_sample, [*mixed[0], made_em, component, draws, draw_seed], [drawn_points]
     )
     clustered = [*chosen, clusters], [map_kmeans, about_kmeans, curve_kmeans, made_lloyd]
-    kit.job(run_lloyd, density_kmeans, *clustered)
-    grown = kit.job(grow, density_tree, [*chosen, linkage, cut], [map_tree, dendrogram, about_tree])
-    measured = kit.job(
+    job(run_lloyd, density_kmeans, *clustered)
+    grown = job(grow, density_tree, [*chosen, linkage, cut], [map_tree, dendrogram, about_tree])
+    measured = job(
         measure, density_line,
         [shape, line_count, line_seed, bins, line_rule, line_bandwidth, line_components, at],
         [line_figure, line_table, line_bandwidth],
     )  # fmt: skip
-    sampled = kit.job(
+    sampled = job(
         draw, density_sample, [model, digit_component, output, digit_count, digit_seed, new_seed],
         [samples, about_samples, digit_seed],
     )  # fmt: skip
-    rebuilt = kit.job(redraw, density_reconstruct, [digit_pad, kept], [seen, redrawn, about_digit, spectrum])
-    averaged = kit.job(average, density_centres, [clustering, image_clusters], [centres, about_centres])
+    rebuilt = job(redraw, density_reconstruct, [digit_pad, kept], [seen, redrawn, about_digit, spectrum])
+    averaged = job(average, density_centres, [clustering, image_clusters], [centres, about_centres])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
@@ -1118,7 +1126,7 @@ with kit.page("Genus: density and clustering") as demo:
         "K-means": (lloyd_from_start, (lloyd_stepped, clustered[1])),
         "Tree": (density_tree, grown),
     }
-    renewed = again.click(lambda: random.randint(0, kit.MAX_SEED), None, seed, queue=False, **quiet)
+    renewed = again.click(lambda: random.randint(0, MAX_SEED), None, seed, queue=False, **quiet)
     changes = [data.input, count.input, seed.submit, pad.input]
     data.change(lambda d: gr.Column(visible=d == DRAWING), data, paper, queue=False, show_progress="hidden", **quiet)
     for name, (handler, (given, shown)) in plane_tabs.items():
@@ -1149,7 +1157,7 @@ with kit.page("Genus: density and clustering") as demo:
         control.input(density_line, *measured, **fresh)
     digit_pad.input(density_reconstruct, *rebuilt, **fresh)
     kept.input(density_reconstruct, *rebuilt, **fresh)
-    examples.select(kit.chosen_example, None, digit_pad, **quiet).success(density_reconstruct, *rebuilt, **quiet)
+    examples.select(chosen_example, None, digit_pad, **quiet).success(density_reconstruct, *rebuilt, **quiet)
     model.change(offer_components, model, digit_component, **quiet).success(density_sample, *sampled, **quiet)
     clustering.input(density_centres, *averaged, **quiet)
     image_clusters.input(density_centres, *averaged, **fresh)
@@ -1172,4 +1180,4 @@ with kit.page("Genus: density and clustering") as demo:
         clusters_tab.select(density_centres, *averaged, **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

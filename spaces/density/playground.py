@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import kit
 import numpy as np
+from kit.charts import PLANE, on_plane, round_ticks, signed_short
+from kit.pictures import data_url
 from PIL import Image
 
 REACH = 3.0  # of the plane, from its middle
 FIELD = 120  # places a side at which a density is asked
-SIDE = kit.PLANE
+SIDE = PLANE
 
 # The plane
 
@@ -282,7 +283,7 @@ def spots(points: np.ndarray, colours: list[str] | str, radius: float = 4.5) -> 
     colours = [colours] * len(points) if isinstance(colours, str) else colours
     drawn = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"/>'
-        for (x, y), colour in zip(kit.on_plane(points, REACH), colours, strict=True)
+        for (x, y), colour in zip(on_plane(points, REACH), colours, strict=True)
         if 0 <= x <= SIDE and 0 <= y <= SIDE
     )
     return f'<g stroke="{NIGHT}" stroke-width="1" fill-opacity="0.85">{drawn}</g>'
@@ -295,7 +296,7 @@ def ellipses(means: np.ndarray, covariances: np.ndarray) -> str:
         variances, axes = np.linalg.eigh(covariance)
         deviations = np.sqrt(np.maximum(variances, 0)) * SIDE / (2 * REACH)
         angle = -math.degrees(math.atan2(axes[1, 1], axes[0, 1]))  # of the longer axis; the plane has y downwards
-        ((x, y),) = kit.on_plane([mean], REACH)
+        ((x, y),) = on_plane([mean], REACH)
         for times, width, opacity in ((1, 3.0, 1.0), (2, 2.0, 0.7)):
             drawn += (
                 f'<ellipse cx="{x:.1f}" cy="{y:.1f}" rx="{times * deviations[1]:.1f}" ry="{times * deviations[0]:.1f}" '
@@ -310,7 +311,7 @@ def disks(centres: np.ndarray) -> str:
     """Centres (K, 2) of clusters."""
     return "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" fill="{colour_of(k)}" stroke="white" stroke-width="3.5"/>'
-        for k, (x, y) in enumerate(kit.on_plane(centres, REACH))
+        for k, (x, y) in enumerate(on_plane(centres, REACH))
     )
 
 
@@ -318,16 +319,16 @@ def trails(paths: np.ndarray) -> str:
     """Ways of centres, (steps, K, 2)."""
     drawn = ""
     for k in range(paths.shape[1]):
-        line = "L".join(f"{x:.1f} {y:.1f}" for x, y in kit.on_plane(paths[:, k], REACH))
+        line = "L".join(f"{x:.1f} {y:.1f}" for x, y in on_plane(paths[:, k], REACH))
         drawn += f'<path d="M{line}" fill="none" stroke="white" stroke-width="2.5" stroke-opacity="0.75"/>'
     return drawn
 
 
 def screen(label: str, *layers: str, ground: Image.Image | None = None, height: int = SIDE) -> str:
-    """An SVG, 600 wide, dark on every page: layers in the coordinates of `kit.on_plane`, on a picture that fills it."""
+    """An SVG, 600 wide, dark on every page: layers in the coordinates of `on_plane`, on a picture that fills it."""
     picture = ""
     if ground is not None:
-        picture = f'<image href="{kit.data_url(ground)}" width="{SIDE}" height="{height}" preserveAspectRatio="none"/>'
+        picture = f'<image href="{data_url(ground)}" width="{SIDE}" height="{height}" preserveAspectRatio="none"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {height}" width="{SIDE}" height="{height}" '
         f'style="border-radius: 10px" role="img" aria-label="{label}">'
@@ -394,8 +395,7 @@ def dendrogram(merges: np.ndarray, heights: np.ndarray, labels: np.ndarray) -> s
     )
     words = f'style="fill:{PALE}" text-anchor="end" font-size="14"'
     ticks = "".join(
-        f'<text x="{left - 10}" y="{y(v) + 5:.1f}" {words}>{kit.signed_short(v)}</text>'
-        for v in kit.round_ticks(0, tallest, 4)
+        f'<text x="{left - 10}" y="{y(v) + 5:.1f}" {words}>{signed_short(v)}</text>' for v in round_ticks(0, tallest, 4)
     )
     cut = y(cut_height(heights, clusters))
     line = (

@@ -7,29 +7,27 @@ import copy
 from collections.abc import Iterator
 
 import gradio as gr
-import kit
 import numpy as np
-from kit import (
-    bounded,
-    class_of,
-    grid,
-    one_job,
-    one_of,
-    result_image,
-    seed_of,
-    upscale,
-    user_error,
-    whole,
-)
+from kit import charts
+from kit.bounds import MAX_SEED, bounded, class_of, one_of, seed_of, whole
+from kit.charts import curves, dots, on_plane
+from kit.controls import class_control, count_control, offer_classes, result_image, seed_controls
+from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.errors import user_error
+from kit.jobs import Pace, buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.pictures import Pad, grid, upscale
+from kit.theme import MATH, explanation, launch, page
 from PIL import Image
 
-torch = kit.LazyModule("torch")
-diffusers = kit.LazyModule("diffusers")
+torch = LazyModule("torch")
+diffusers = LazyModule("diffusers")
 
 TITLE = "Diffusion"
 SENTENCE = "An image is noised bit by bit until nothing is left; a network learns the way back."
 BRANCH = "diffusion"  # where the family tree puts it
-MODELS = kit.Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
+MODELS = Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
 MAX_COUNT, MAX_STEPS, MAX_POINTS = 36, 1000, 1000
 STRIP = 10  # steps of one image that the strip below the samples shows
 FRAMES, FRAME_SECONDS = 40, 0.1  # of the moving points: slow enough to follow
@@ -101,7 +99,7 @@ def with_solver(pipe, solver: str):
 
 def as_input(pipe, picture: Image.Image | None) -> Image.Image:
     """A drawing as the model takes it."""
-    return kit.as_digit(picture, pipe.data_spec["shape"][1])
+    return as_digit(picture, pipe.data_spec["shape"][1])
 
 
 def progress_of(step) -> str:
@@ -150,7 +148,7 @@ def diffusion_sample(
         generator=torch.Generator().manual_seed(seed),
     )
     way: list[tuple[Image.Image, Image.Image]] = []  # of the first image
-    pace = kit.Pace(every)
+    pace = Pace(every)
     for step in stream:
         if step.step * (STRIP - 1) >= len(way) * (step.num_steps - 1):
             way.append((step.images[0], step.predicted_images[0]))
@@ -264,9 +262,9 @@ def diffusion_complete(
         class_labels=wanted,
         num_inference_steps=steps,
         num_resamples=resamples,
-        generator=[torch.Generator().manual_seed((seed + i) % (kit.MAX_SEED + 1)) for i in range(count)],
+        generator=[torch.Generator().manual_seed((seed + i) % (MAX_SEED + 1)) for i in range(count)],
     )
-    pace = kit.Pace(4 * resamples)
+    pace = Pace(4 * resamples)
     for step in stream:
         if pace.due(step):
             yield shown, grid(step.predicted_images, width=420), progress_of(step), seed
@@ -315,7 +313,7 @@ def diffusion_image_to_image(
         strength=strength,
         generator=torch.Generator().manual_seed(seed),
     )
-    pace = kit.Pace(2)
+    pace = Pace(2)
     for step in stream:
         if pace.due(step):
             yield grid(step.images, width=420), grid(step.predicted_images, width=420), progress_of(step), seed
@@ -335,7 +333,7 @@ def diffusion_quality(model: str) -> tuple[str, str]:
     if not measured:
         return "", f"Nothing about steps was measured of {model}."
     rows = [(row["value"], row["frechet_distance"]) for row in measured["rows"]]
-    figure = kit.curves({"Fréchet distance": rows}, "steps of the default solver", "", log_x=True, marks=True)
+    figure = curves({"Fréchet distance": rows}, "steps of the default solver", "", log_x=True, marks=True)
     table = "| steps | Fréchet distance | class as asked | coverage |\n|---|---|---|---|\n"
     for row in measured["rows"]:
         accuracy = row.get("class_accuracy")
@@ -360,13 +358,13 @@ def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> st
     """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2)."""
     arrows = "".join(
         f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
-        for (a, b), (c, d) in zip(kit.on_plane(places, REACH), kit.on_plane(places + field, REACH), strict=True)
+        for (a, b), (c, d) in zip(on_plane(places, REACH), on_plane(places + field, REACH), strict=True)
     )
-    return kit.plane("points and field", f'<g class="field">{arrows}</g>', kit.dots(points, REACH))
+    return charts.plane("points and field", f'<g class="field">{arrows}</g>', dots(points, REACH))
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def diffusion_points(
     model: str,
     label: str,
@@ -408,7 +406,7 @@ def diffusion_points(
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
     )
-    pace = kit.Pace(max(1, steps // FRAMES), seconds=0)
+    pace = Pace(max(1, steps // FRAMES), seconds=0)
     for step in stream:
         if not pace.due(step):
             continue
@@ -420,7 +418,7 @@ def diffusion_points(
 
 
 def update_classes(model: str):
-    return [kit.offer_classes(classes_of(MODELS[model]) if model else 0)] * 3
+    return [offer_classes(classes_of(MODELS[model]) if model else 0)] * 3
 
 
 def update_point_class(model: str):
@@ -440,11 +438,11 @@ def for_solver(solver: str):
     return (1000, 50) if SOLVERS[solver] == "DDPMScheduler" else (20, 1)
 
 
-with kit.page("Genus: diffusion") as demo:
+with page("Genus: diffusion") as demo:
     gr.Markdown(
         f"# {TITLE}\nAn image is **noised** until nothing of it is left; a network learns to say which noise is in it. "
         "Asked again and again, it turns pure noise into an image. Every step can be seen here, and stopped.",
-        latex_delimiters=kit.MATH,
+        latex_delimiters=MATH,
         elem_classes="lead",
     )
     names = [name for name in MODELS if "2d" not in name]
@@ -456,14 +454,14 @@ with kit.page("Genus: diffusion") as demo:
     )
     with gr.Tab("Sample"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            label = kit.class_control("class")
-            count = kit.count_control(MAX_COUNT)
+            label = class_control("class")
+            count = count_control(MAX_COUNT)
             solver = gr.Dropdown(list(SOLVERS), value="DPM-Solver++", label="Solver", elem_id="solver")
             steps = steps_control(20)
             guidance = guidance_control()
             every = gr.Slider(1, 100, 1, step=1, label="Show every k-th step")
-            seed, new_seed = kit.seed_controls()
-            draw = kit.buttons("Draw samples", "draw", stop=True)
+            seed, new_seed = seed_controls()
+            draw = buttons("Draw samples", "draw", stop=True)
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 samples = result_image("x at this step", "samples", min_width=260)
@@ -472,34 +470,34 @@ with kit.page("Genus: diffusion") as demo:
             strip = result_image("The way of the first image: x above, the x₀ seen in it below", "strip")
     with gr.Tab("Noise") as noise_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad = kit.Pad(kit.example_digits()[5], label="Draw a digit", elem_id="pad")
+            pad = Pad(example_digits()[5], label="Draw a digit", elem_id="pad")
             timestep = gr.Slider(0, 999, 300, step=1, label="Timestep t", elem_id="timestep")
             noise_seed = gr.Number(0, label="Seed of the noise", precision=0)
-            noise_it = kit.buttons("Add noise", "noise")
-            examples = kit.examples_gallery("examples")
+            noise_it = buttons("Add noise", "noise")
+            examples = examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 at_once = result_image("In one step", "at-once", min_width=140)
                 bit_by_bit = result_image("In t + 1 small steps", "bit-by-bit", min_width=140)
                 guess = result_image("The x₀ seen in it", "guess", min_width=140)
-            about_noise = gr.Markdown(latex_delimiters=kit.MATH, elem_id="about-noise")
+            about_noise = gr.Markdown(latex_delimiters=MATH, elem_id="about-noise")
             gr.Markdown(
                 "The noise differs, its distribution does not. Late in the noising, all that the network can see is "
                 "what digits have in common: it answers with their mean."
             )
     with gr.Tab("Fill in") as fill_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad2 = kit.Pad(kit.example_digits()[8], label="Draw a digit", elem_id="pad-fill")
+            pad2 = Pad(example_digits()[8], label="Draw a digit", elem_id="pad-fill")
             known = gr.Radio(list(KNOWN), value=KNOWN[0], label="What is known")
-            cover = kit.Pad(label="Paint where it is to be filled in", elem_id="pad-cover", visible=False)
-            label2 = kit.class_control("class-fill")
+            cover = Pad(label="Paint where it is to be filled in", elem_id="pad-cover", visible=False)
+            label2 = class_control("class-fill")
             ways = gr.Slider(1, 9, 4, step=1, label="Different ways")
             with gr.Row():
                 fill_steps = steps_control(40, 250, 5)
                 resamples = gr.Slider(1, 10, 4, step=1, label="Repeats")
-            seed2, new_seed2 = kit.seed_controls("seed-fill")
-            fill = kit.buttons("Fill in", "fill", stop=True)
-            examples2 = kit.examples_gallery("examples-fill")
+            seed2, new_seed2 = seed_controls("seed-fill")
+            fill = buttons("Fill in", "fill", stop=True)
+            examples2 = examples_gallery("examples-fill")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 left = result_image("What is known", "known", min_width=200)
@@ -507,17 +505,17 @@ with kit.page("Genus: diffusion") as demo:
             where2 = gr.Markdown()
     with gr.Tab("From a drawing") as redraw_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad3 = kit.Pad(kit.example_digits()[4], label="Draw something", elem_id="pad-redraw")
+            pad3 = Pad(example_digits()[4], label="Draw something", elem_id="pad-redraw")
             strength = gr.Slider(
                 0.05, 1, 0.6, step=0.05, label="Strength", info="how much of the drawing is noised away"
             )
-            label3 = kit.class_control("class-redraw")
+            label3 = class_control("class-redraw")
             guidance3 = guidance_control()
             redraw_steps = steps_control(40, 250, 5)
             ways3 = gr.Slider(1, 16, 9, step=1, label="Different ways")
-            seed3, new_seed3 = kit.seed_controls("seed-redraw")
-            redraw = kit.buttons("Redraw", "redraw", stop=True)
-            examples3 = kit.examples_gallery("examples-redraw")
+            seed3, new_seed3 = seed_controls("seed-redraw")
+            redraw = buttons("Redraw", "redraw", stop=True)
+            examples3 = examples_gallery("examples-redraw")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 noised = result_image("x at this step", "noised", min_width=260)
@@ -529,12 +527,12 @@ with kit.page("Genus: diffusion") as demo:
     with gr.Tab("2-D") as plane_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             flat_model = gr.Dropdown(flat, value=next(iter(flat), None), label="Model of points", elem_id="flat-model")
-            label4 = kit.class_control("class-points")
+            label4 = class_control("class-points")
             points = gr.Slider(10, MAX_POINTS, 400, step=10, label="Points")
             solver4 = gr.Dropdown(list(SOLVERS), value="DPM-Solver++", label="Solver")
             steps4 = steps_control(40)
-            seed4, new_seed4 = kit.seed_controls("seed-points")
-            move = kit.buttons("Move the points", "move", stop=True)
+            seed4, new_seed4 = seed_controls("seed-points")
+            move = buttons("Move the points", "move", stop=True)
             gr.Markdown(
                 "Arrows point where the predicted noise is taken away: first to the middle of all data, later to the "
                 "nearest part of it."
@@ -542,30 +540,30 @@ with kit.page("Genus: diffusion") as demo:
         with gr.Column(scale=3, min_width=300):
             cloud = gr.HTML(elem_id="cloud", min_height=300)
             where4 = gr.Markdown()
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
-    drawn = kit.job(
+    drawn = job(
         draw,
         diffusion_sample,
         [model, label, count, steps, solver, guidance, every, seed, new_seed],
         [samples, predicted, strip, where, seed],
     )
-    noising = kit.job(
+    noising = job(
         noise_it, diffusion_noise, [model, pad, timestep, noise_seed], [at_once, bit_by_bit, guess, about_noise]
     )
-    filling = kit.job(
+    filling = job(
         fill,
         diffusion_complete,
         [model, pad2, known, cover, label2, ways, fill_steps, resamples, seed2, new_seed2],
         [left, filled, where2, seed2],
     )
-    redrawing = kit.job(
+    redrawing = job(
         redraw,
         diffusion_image_to_image,
         [model, pad3, strength, label3, guidance3, redraw_steps, ways3, seed3, new_seed3],
         [noised, redrawn, where3, seed3],
     )
-    moved = kit.job(
+    moved = job(
         move,
         diffusion_points,
         [flat_model, label4, points, steps4, solver4, seed4, new_seed4],
@@ -578,9 +576,9 @@ with kit.page("Genus: diffusion") as demo:
     solver.change(for_solver, solver, [steps, every], **quiet)
     timestep.input(diffusion_noise, *noising, **fresh)
     pad.input(diffusion_noise, *noising, **fresh)
-    examples.select(kit.chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
-    examples2.select(kit.chosen_example, None, pad2, **quiet)
-    examples3.select(kit.chosen_example, None, pad3, **quiet)
+    examples.select(chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
+    examples2.select(chosen_example, None, pad2, **quiet)
+    examples3.select(chosen_example, None, pad3, **quiet)
     known.change(lambda k: gr.HTML(visible=k == KNOWN[4]), known, cover, **quiet)
     model.change(update_classes, model, [label, label2, label3], **quiet).success(diffusion_sample, *drawn, **quiet)
     flat_model.change(update_point_class, flat_model, label4, **quiet)
@@ -595,4 +593,4 @@ with kit.page("Genus: diffusion") as demo:
         demo.load(update_classes, model, [label, label2, label3], **quiet).success(diffusion_sample, *drawn, **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

@@ -10,10 +10,13 @@ import json
 from pathlib import Path
 
 import gradio as gr
-import kit
+from kit import theme
+from kit.models import Models
+from kit.pictures import data_url
+from kit.theme import launch
 
 HERE = Path(__file__).parent
-kit.Models.gallery = True  # before the pages are imported: each shows its own models only
+Models.gallery = True  # before the pages are imported: each shows its own models only
 PAGES = {name: importlib.import_module(name) for name in json.loads((HERE / "pages.json").read_text())}
 
 # The first question to ask of a generative model: what it can say about the probability of an image.
@@ -60,7 +63,7 @@ def picture(name: str) -> str:
         side = min(samples.size) // (3 if is_language(HERE / "records" / name) else 1)
         samples = samples.crop((0, 0, side, side))
         samples.thumbnail((320, 320), Image.Resampling.LANCZOS)
-        return f'<img src="{kit.data_url(samples)}" alt="samples of {html.escape(name)}">'
+        return f'<img src="{data_url(samples)}" alt="samples of {html.escape(name)}">'
 
 
 def card(branch: str) -> str:
@@ -141,7 +144,7 @@ def box() -> str:
     return f'<div class="table">{made}</div>'
 
 
-with kit.page("Genus") as demo:
+with theme.page("Genus") as demo:
     gr.Markdown(WELCOME, elem_classes="lead")
     gr.HTML(tree(), elem_id="tree")
     gr.Markdown(
@@ -154,4 +157,4 @@ for name, page in PAGES.items():
         page.demo.render()
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

@@ -8,17 +8,23 @@ import math
 from collections.abc import Iterator
 
 import gradio as gr
-import kit
 import textviews
-from kit import bounded, one_job, one_of, seed_of, user_error, whole
+from kit.bounds import bounded, one_of, seed_of, whole
+from kit.charts import signed
+from kit.controls import seed_controls
+from kit.errors import user_error
+from kit.jobs import Pace, buttons, job, one_job
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.theme import explanation, launch, page
 from textviews import percent
 
-torch = kit.LazyModule("torch")
+torch = LazyModule("torch")
 
 TITLE = "Language model"
 SENTENCE = "A text's probability is the product of each token's, given those before it."
 BRANCH = "language"  # where the family tree puts it
-MODELS = kit.Models(("gpt-shakespeare", "gpt-python-docs"), "transformers")
+MODELS = Models(("gpt-shakespeare", "gpt-python-docs"), "transformers")
 MOST_LETTERS, MOST_BARS, MOST_TOKENS, MOST_LEAVES = 20_000, 30, 2_000, 64
 
 OPENINGS = {
@@ -178,7 +184,7 @@ def lm_write(
     filters, seed = filters_of(temperature, top_k, top_p, min_p), seed_of(seed, new_seed)
     with told():
         stream = pipe.stream(prompt, tokens, generator=torch.Generator().manual_seed(seed), **filters)
-    pace = kit.Pace()
+    pace = Pace()
     for step in stream:
         ended = step.ended[0] is not None
         if pace.due(step) or ended:
@@ -213,7 +219,7 @@ def lm_score(model: str, text: str) -> tuple[str, str, str]:
     worst = sorted(zip(values, found.tokens, strict=True))[:5]
     names = ", ".join(f"`{textviews.visible(t)}` ({percent(math.exp(v))})" for v, t in worst)
     said = (
-        f"log P = **{kit.signed(found.log_prob, 2)} nats** over {len(values):,} tokens; perplexity "
+        f"log P = **{signed(found.log_prob, 2)} nats** over {len(values):,} tokens; perplexity "
         f"**{found.perplexity:.2f}**; **{found.bits_per_byte:.3f} bits per byte**. Least expected: {names}."
     )
     return textviews.coloured(found.given, found.tokens, values), said, textviews.token_table(found.tokens, values)
@@ -288,7 +294,7 @@ def lm_shots(
         views.append(f"{prompt}{written}")
         chances.append(found.log_prob)
         facts.append(
-            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({kit.signed(found.log_prob, 2)} nats); it writes "
+            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({signed(found.log_prob, 2)} nats); it writes "
             f"“{written.strip()}”"
         )
     gain = chances[2] - chances[0]
@@ -319,7 +325,7 @@ def openings(model: str) -> tuple:
 
 names = list(MODELS)
 first = MODELS.first or ""
-with kit.page(TITLE) as demo:
+with page(TITLE) as demo:
     gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="lead")
     model = MODELS.control()
     with gr.Tab("Next token"):
@@ -327,7 +333,7 @@ with kit.page(TITLE) as demo:
             with gr.Column(scale=2, min_width=300):
                 begin = OPENINGS.get(first, ["The "])
                 prompt = gr.Textbox(begin[0], lines=9, max_lines=16, label="Text", elem_id="prompt")
-                write = kit.buttons("Write on", "write", stop=True)
+                write = buttons("Write on", "write", stop=True)
                 progress = gr.Markdown(elem_id="progress")
                 opening = gr.Radio(begin, value=begin[0], label="Openings")
             with gr.Column(scale=3, min_width=300):
@@ -344,11 +350,11 @@ with kit.page(TITLE) as demo:
         with gr.Accordion("Length, bars and seed", open=False), gr.Row():
             tokens = gr.Slider(1, MOST_TOKENS, 300, step=1, label="Tokens to write", min_width=200)
             count = gr.Slider(5, MOST_BARS, 12, step=1, label="Bars", min_width=200)
-            seed, new_seed = kit.seed_controls()
+            seed, new_seed = seed_controls()
     with gr.Tab("How surprising") as score_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             text = gr.Textbox(TEXTS.get(first, ""), lines=10, max_lines=20, label="Text", elem_id="text")
-            score = kit.buttons("Measure", "score")
+            score = buttons("Measure", "score")
         with gr.Column(scale=3, min_width=300):
             said = gr.Markdown(elem_id="sum")
             colours = gr.HTML(elem_id="colours", min_height=160)
@@ -359,7 +365,7 @@ with kit.page(TITLE) as demo:
             root = gr.Textbox(begin[-1], lines=2, label="Text", elem_id="root", scale=3, min_width=260)
             depth = gr.Slider(1, 6, 3, step=1, label="Tokens deep", min_width=130)
             width = gr.Slider(1, 6, 3, step=1, label="Branches at each", min_width=130)
-        grow = kit.buttons("Grow", "grow")
+        grow = buttons("Grow", "grow")
         branches = gr.HTML(elem_id="tree-of-tokens", min_height=300)
         gr.Markdown(
             "A line is as thick as its path is probable; at its end stands the product of the probabilities along it."
@@ -377,7 +383,7 @@ with kit.page(TITLE) as demo:
             instruction = gr.Textbox("", label="Instruction before all", lines=2)
             step_by_step = gr.Checkbox(False, label='End the prompt with "Let\'s think step by step."')
             gr.Markdown("An example of three parts, `question => reasoning => answer`, shows a chain of thought.")
-        ask = kit.buttons("Ask three times", "ask")
+        ask = buttons("Ask three times", "ask")
         with gr.Row(elem_classes="shots"):
             prompts, chances = [], []
             for label in ("No example (zero-shot)", "One example", "All examples (few-shot)"):
@@ -389,14 +395,14 @@ with kit.page(TITLE) as demo:
             "Large models learn a task from examples in their prompt; one as small as this picks up little more than the "
             "form of the answers."
         )
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
     setting = [temperature, top_k, top_p, min_p]
     seen = [model, prompt, count, *setting]
-    kit.job(write, lm_write, [model, prompt, tokens, *setting, seed, new_seed], [prompt, progress, seed])
-    scoring = kit.job(score, lm_score, [model, text], [colours, said, table])
-    growing = kit.job(grow, lm_tree, [model, root, depth, width], [branches])
-    asking = kit.job(
+    job(write, lm_write, [model, prompt, tokens, *setting, seed, new_seed], [prompt, progress, seed])
+    scoring = job(score, lm_score, [model, text], [colours, said, table])
+    growing = job(grow, lm_tree, [model, root, depth, width], [branches])
+    asking = job(
         ask,
         lm_shots,
         [model, layout, instruction, shown, question, answer, step_by_step],
@@ -426,4 +432,4 @@ with kit.page(TITLE) as demo:
         demo.load(quietly, seen, [bars, facts], **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

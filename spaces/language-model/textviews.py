@@ -4,7 +4,7 @@ import html
 import math
 
 import gradio as gr
-import kit
+from kit.charts import signed
 
 SURPRISE = 8.0  # nats at which a token has the full colour
 MOST_ROWS = 400  # of the table below a coloured text
@@ -99,7 +99,7 @@ def coloured(given: str, tokens: list[str], log_probs: list[float]) -> str:
     """A text, each token the more coloured the more it surprised; what it was given is grey."""
     spans = f'<span class="given">{_breaking(given)}</span>' if given else ""
     for token, value in zip(tokens, log_probs, strict=True):
-        said = f"{visible(token)}: {percent(math.exp(value))}, {kit.signed(value, 2)} nats"
+        said = f"{visible(token)}: {percent(math.exp(value))}, {signed(value, 2)} nats"
         share = min(1.0, -value / SURPRISE)
         spans += f'<span style="--surprise:{share:.2f}" title="{html.escape(said)}">{_breaking(token)}</span>'
     scale = "".join(f'<span style="--surprise:{i / 4:.2f}">{SURPRISE * i / 4:g}</span>' for i in range(5))
@@ -116,7 +116,7 @@ def token_table(tokens: list[str], log_probs: list[float]) -> str:
     for number, (token, value) in enumerate(zip(tokens, log_probs, strict=True)):
         total += value
         if number < MOST_ROWS:
-            cells = (visible(token), percent(math.exp(value)), kit.signed(value, 3), kit.signed(total, 2))
+            cells = (visible(token), percent(math.exp(value)), signed(value, 3), signed(total, 2))
             rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
     head = "".join(f"<th>{name}</th>" for name in ("token", "p", "log p", "sum so far"))
     return f'<div class="table tall"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -6,30 +6,25 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import gradio as gr
-import kit
 import numpy as np
-from kit import (
-    ANY,
-    bounded,
-    class_of,
-    grid,
-    one_job,
-    one_of,
-    result_image,
-    seed_of,
-    signed,
-    upscale,
-    user_error,
-    whole,
-)
+from kit.bounds import ANY, bounded, class_of, one_of, seed_of, whole
+from kit.charts import histogram, signed
+from kit.controls import class_control, count_control, offer_classes, result_image, seed_controls, temperature_control
+from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.errors import user_error
+from kit.jobs import buttons, job, one_job, unhurried
+from kit.lazy import LazyModule
+from kit.models import Models
+from kit.pictures import Explorer, Pad, grid, upscale
+from kit.theme import MATH, explanation, launch, page
 from PIL import Image
 
-torch = kit.LazyModule("torch")
+torch = LazyModule("torch")
 
 TITLE = "Variational autoencoder"
 SENTENCE = "A decoder turns random numbers into images, an encoder says which numbers made an image."
 BRANCH = "autoencoders"  # where the family tree puts it
-MODELS = kit.Models(("cvae-mnist", "vae-mnist", "vae-2d-mnist", "vae-digits"))
+MODELS = Models(("cvae-mnist", "vae-mnist", "vae-2d-mnist", "vae-digits"))
 MAX_COUNT, MAX_FRAMES, MAX_IMPORTANCE = 64, 48, 5000
 FRAME_SECONDS = 0.12  # between two images of a walk: slow enough to follow
 MAP_SIDE = 20
@@ -59,7 +54,7 @@ def is_binary(pipe) -> bool:
 
 def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
     """A drawing as the model takes it: (1, 1, H, W) on its support."""
-    digit = kit.as_digit(picture, pipe.data_spec["shape"][1])
+    digit = as_digit(picture, pipe.data_spec["shape"][1])
     x = torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
     return (x > 0.5).float() if is_binary(pipe) else x
 
@@ -142,7 +137,7 @@ def vae_reconstruct(model: str, label: str, picture: Image.Image | None) -> tupl
 
 
 @one_job
-@kit.unhurried(FRAME_SECONDS)
+@unhurried(FRAME_SECONDS)
 def vae_walk(
     model: str, start: Image.Image | None, end: Image.Image | None, frames: int
 ) -> Iterator[tuple[Image.Image, Image.Image]]:
@@ -322,7 +317,7 @@ def vae_how_likely(
     shuffled = x.flatten()[torch.randperm(x.numel(), generator=generator)].view(x.shape)
     worse = signed(float(pipe.elbo(shuffled, 16, labels, generator)[0]), 0)
     marks = [("yours", bound), ("an empty image", empty)]
-    figure = kit.histogram(own, marks, "ELBO in nats; bars: images the model drew itself")
+    figure = histogram(own, marks, "ELBO in nats; bars: images the model drew itself")
     share = float((own < bound).mean())
     head = (
         f"### ELBO {signed(bound)} nats\n{note}{share:.0%} of the model's own samples are less likely than yours. "
@@ -343,38 +338,38 @@ def vae_how_likely(
 
 
 def update_classes(model: str):
-    return [kit.offer_classes(classes_of(MODELS[model]))] * 2
+    return [offer_classes(classes_of(MODELS[model]))] * 2
 
 
 def update_map_class(model: str):
     return update_classes(model)[0]
 
 
-with kit.page("Genus: variational autoencoder") as demo:
+with page("Genus: variational autoencoder") as demo:
     gr.Markdown(
         f"# {TITLE}\nA **decoder** turns 2 to 40 random numbers $z$ into an image; an **encoder** goes the other way "
         "and says which $z$ could have made it. Draw samples from the first, or watch the second read your handwriting.",
-        latex_delimiters=kit.MATH,
+        latex_delimiters=MATH,
         elem_classes="lead",
     )
     model = MODELS.control()
     with gr.Tab("Sample"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            label = kit.class_control("class")
-            count, temperature = kit.count_control(MAX_COUNT), kit.temperature_control()
+            label = class_control("class")
+            count, temperature = count_control(MAX_COUNT), temperature_control()
             output = gr.Radio(
                 ["mean", "sample"], value="mean", label="Decoder output", info="mean: gray; sample: each pixel drawn"
             )
-            seed, new_seed = kit.seed_controls()
-            draw = kit.buttons("Draw samples", "draw", stop=True)
+            seed, new_seed = seed_controls()
+            draw = buttons("Draw samples", "draw", stop=True)
         with gr.Column(scale=3, min_width=300):
             samples = result_image("Samples", "samples")
     with gr.Tab("Reconstruct"), gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad = kit.Pad(label="Draw a digit", elem_id="pad")
-            label2 = kit.class_control()
-            encode = kit.buttons("Encode and decode", "encode")
-            examples = kit.examples_gallery("examples")
+            pad = Pad(label="Draw a digit", elem_id="pad")
+            label2 = class_control()
+            encode = buttons("Encode and decode", "encode")
+            examples = examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):
             with gr.Row():
                 seen = result_image("Original", "seen", min_width=140)
@@ -383,18 +378,18 @@ with kit.page("Genus: variational autoencoder") as demo:
     with gr.Tab("Walk") as walk_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
-                start = kit.Pad(kit.example_digits()[3], label="From", elem_id="start", min_width=130)
-                end = kit.Pad(kit.example_digits()[8], label="To", elem_id="end", min_width=130)
+                start = Pad(example_digits()[3], label="From", elem_id="start", min_width=130)
+                end = Pad(example_digits()[8], label="To", elem_id="end", min_width=130)
             frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
-            go = kit.buttons("Walk", "walk", stop=True)
-            examples2 = kit.examples_gallery("examples-walk")
+            go = buttons("Walk", "walk", stop=True)
+            examples2 = examples_gallery("examples-walk")
             gr.Markdown("An example becomes the end of the walk, and the end its start.")
         with gr.Column(scale=3, min_width=300):
             frame = result_image("On the way", "frame")
             strip = result_image("All of it", "strip")
     with gr.Tab("Map") as map_tab, gr.Row():
         with gr.Column(scale=3, min_width=300):
-            explorer = kit.Explorer("Map of the latent space", elem_id="map")
+            explorer = Explorer("Map of the latent space", elem_id="map")
             about_map = gr.Markdown()
         with gr.Column(scale=2, min_width=300):
             gr.Markdown("**Click and drag** on the map, or focus it and use the arrow keys.")
@@ -403,26 +398,26 @@ with kit.page("Genus: variational autoencoder") as demo:
                 value=next((name for name in MODELS if "2d" in name), MODELS.first),
                 label="Model of the map",
             )
-            label3 = kit.class_control()
+            label3 = class_control()
             live = result_image("Decoded here", "live")
             code = gr.Textbox(label="Code", interactive=False, elem_id="code")
     with gr.Tab("Styles") as styles_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             source = gr.Radio(["random", "picture"], value="random", label="Style from")
-            pad2 = kit.Pad(kit.example_digits()[7], label="Draw a digit", elem_id="pad-style", visible=False)
+            pad2 = Pad(example_digits()[7], label="Draw a digit", elem_id="pad-style", visible=False)
             style_count = gr.Slider(1, 8, 5, step=1, label="Number of styles")
-            temperature2 = kit.temperature_control()
-            seed2, new_seed2 = kit.seed_controls("seed-style")
-            restyle = kit.buttons("Decode every class", "restyle")
+            temperature2 = temperature_control()
+            seed2, new_seed2 = seed_controls("seed-style")
+            restyle = buttons("Decode every class", "restyle")
         with gr.Column(scale=3, min_width=300):
             sheet = result_image("One z a row, one class a column", "sheet")
             about_styles = gr.Markdown()
     with gr.Tab("How likely") as likely_tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pad3 = kit.Pad(kit.example_digits()[2], label="Draw a digit", elem_id="pad-likely")
+            pad3 = Pad(example_digits()[2], label="Draw a digit", elem_id="pad-likely")
             importance = gr.Slider(10, MAX_IMPORTANCE, 1000, step=10, label="Importance samples")
-            ask = kit.buttons("How likely is it?", "ask", stop=True)
-            examples3 = kit.examples_gallery("examples-likely")
+            ask = buttons("How likely is it?", "ask", stop=True)
+            examples3 = examples_gallery("examples-likely")
         with gr.Column(scale=3, min_width=300):
             answer = gr.Markdown(elem_id="answer")
             figure = gr.HTML(elem_id="figure", min_height=240)
@@ -430,18 +425,18 @@ with kit.page("Genus: variational autoencoder") as demo:
                 "Why is an empty image so likely? A single simple picture can hold more probability than any one digit: "
                 "there are many digits to share theirs."
             )
-    kit.explanation(THEORY)
+    explanation(THEORY)
 
-    drawn = kit.job(draw, vae_sample, [model, label, count, temperature, output, seed, new_seed], [samples, seed])
-    encoded = kit.job(encode, vae_reconstruct, [model, label2, pad], [seen, again, terms])
-    kit.job(go, vae_walk, [model, start, end, frames], [frame, strip])
-    styled = kit.job(
+    drawn = job(draw, vae_sample, [model, label, count, temperature, output, seed, new_seed], [samples, seed])
+    encoded = job(encode, vae_reconstruct, [model, label2, pad], [seen, again, terms])
+    job(go, vae_walk, [model, start, end, frames], [frame, strip])
+    styled = job(
         restyle,
         vae_styles,
         [model, source, pad2, style_count, temperature2, seed2, new_seed2],
         [sheet, seed2, about_styles],
     )
-    kit.job(ask, vae_how_likely, [model, pad3, importance], [figure, answer])
+    job(ask, vae_how_likely, [model, pad3, importance], [figure, answer])
 
     # what happens without a button; the handlers are the same, so the API names them once
     quiet = {"api_visibility": "private"}
@@ -451,9 +446,9 @@ with kit.page("Genus: variational autoencoder") as demo:
     explorer.input(
         vae_decode_at, *moved, trigger_mode="always_last", show_progress="hidden", queue=False, api_name="vae_decode_at"
     )
-    examples.select(kit.chosen_example, None, pad, **quiet).success(vae_reconstruct, *encoded, **quiet)
-    examples2.select(lambda end: end, end, start, **quiet).then(kit.chosen_example, None, end, **quiet)
-    examples3.select(kit.chosen_example, None, pad3, **quiet)
+    examples.select(chosen_example, None, pad, **quiet).success(vae_reconstruct, *encoded, **quiet)
+    examples2.select(lambda end: end, end, start, **quiet).then(chosen_example, None, end, **quiet)
+    examples3.select(chosen_example, None, pad3, **quiet)
     source.change(lambda s: gr.HTML(visible=s == "picture"), source, pad2, **quiet)
     label3.change(vae_map, *mapped, api_name="vae_map").success(vae_decode_at, *moved, **quiet)
     model.change(update_classes, model, [label, label2], **quiet).success(vae_sample, *drawn, **quiet)
@@ -467,4 +462,4 @@ with kit.page("Genus: variational autoencoder") as demo:
         demo.load(update_classes, model, [label, label2], **quiet).success(vae_sample, *drawn, **quiet)
 
 if __name__ == "__main__":
-    kit.launch(demo)
+    launch(demo)

@@ -1,6 +1,7 @@
 """Pages as a person meets them: built by the publishing step, served from their own folder, opened in Chromium."""
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, run_module
+from tests.conftest import ROOT, TINY, run_module
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -84,6 +85,23 @@ def module_at(file: Path):
     spec.loader.exec_module(module)
     yield module
     del sys.modules[file.stem]
+
+
+@contextlib.contextmanager
+def kit_package(place: Path):
+    """The package `kit` with its modules, from a copy in `place`: gradio leaves files beside modules that define
+    components."""
+    shutil.copytree(ROOT / "spaces" / "kit", place / "kit", dirs_exist_ok=True)
+    sys.path.insert(0, str(place))
+    try:
+        package = importlib.import_module("kit")
+        for file in sorted((place / "kit").glob("[a-z]*.py")):
+            importlib.import_module(f"kit.{file.stem}")
+        yield package
+    finally:
+        sys.path.remove(str(place))
+        for name in [name for name in sys.modules if name.split(".")[0] == "kit"]:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

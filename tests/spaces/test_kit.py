@@ -10,18 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from tests.conftest import ROOT
-from tests.spaces.conftest import module_at
+from tests.spaces.conftest import kit_package
 
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
-    """The module, from a copy: gradio leaves files beside modules that define components."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("kit")
-    shutil.copytree(ROOT / "spaces" / "kit", folder, dirs_exist_ok=True)
-    with module_at(folder / "kit.py") as module:
-        yield module
+    """The package with its modules."""
+    with kit_package(tmp_path_factory.mktemp("kit")) as package:
+        yield package
 
 
 def ink(shape, size=(280, 280), ground="white", pen="black"):
@@ -33,7 +29,7 @@ def ink(shape, size=(280, 280), ground="white", pen="black"):
 def test_a_digit_is_white_on_black_with_its_mass_in_the_middle(kit):
     seven = [(70, 70), (210, 70), (117, 238)]
     digits = [
-        np.asarray(kit.as_digit(picture, 28), dtype=float)
+        np.asarray(kit.digits.as_digit(picture, 28), dtype=float)
         for picture in (
             ink(seven),
             ink(seven, ground="black", pen="white"),
@@ -53,7 +49,7 @@ def test_a_digit_is_white_on_black_with_its_mass_in_the_middle(kit):
 def test_an_empty_paper_is_refused(kit):
     for empty in (None, Image.new("RGB", (50, 50), "white"), Image.new("L", (50, 50), 0)):
         with pytest.raises(gr.Error, match="nothing on the paper"):
-            kit.as_digit(empty, 28)
+            kit.digits.as_digit(empty, 28)
 
 
 def test_the_examples_are_of_the_test_split(kit):
@@ -65,10 +61,34 @@ def test_the_examples_are_of_the_test_split(kit):
     assert [test[strip[:, 8 * c : 8 * c + 8].tobytes()] for c in range(10)] == list(range(10))
 
 
+def test_the_mnist_digits_are_read_class_by_class(kit):
+    digits = kit.digits.mnist_digits()
+    assert digits.shape == (10, 20, 28, 28) and digits.dtype == np.uint8
+    sheet = np.asarray(Image.open(ROOT / "spaces" / "kit" / "mnist-digits.png"))
+    assert np.array_equal(digits[3, 5], sheet[3 * 28 : 4 * 28, 5 * 28 : 6 * 28])
+    assert digits[1].mean() < digits[0].mean()  # a one has the least ink
+
+
+def test_a_pipeline_is_asked_what_it_answers(kit):
+    class Older:
+        def __call__(self):
+            """Draw."""
+
+        def log_prob(self):
+            """Measure."""
+
+    class Newer(Older):
+        calls = frozenset({"sample"})  # a class can have calls that this instance refuses
+
+    answers = kit.models.answers
+    assert answers(Older(), "sample") and answers(Older(), "log_prob") and not answers(Older(), "encode")
+    assert answers(Newer(), "sample") and not answers(Newer(), "log_prob")
+
+
 def test_a_grid_keeps_every_pixel(kit):
     rng = np.random.default_rng(0)
     tiles = [rng.integers(0, 256, (8, 8), dtype=np.uint8) for _ in range(6)]
-    sheet = np.asarray(kit.grid([Image.fromarray(t) for t in tiles], columns=3).convert("L"))
+    sheet = np.asarray(kit.pictures.grid([Image.fromarray(t) for t in tiles], columns=3).convert("L"))
     factor = 640 // 3 // 8
     for i, tile in enumerate(tiles):
         top, left = (4 + k * (8 * factor + 4) for k in divmod(i, 3))
@@ -78,31 +98,31 @@ def test_a_grid_keeps_every_pixel(kit):
 
 def test_bounds_name_the_argument_and_its_value(kit):
     for check, words in (
-        (lambda: kit.whole("count", 10**9, 1, 64), "count is 1000000000; it must lie between 1 and 64"),
-        (lambda: kit.whole("count", 2.5, 1, 64), "count is 2.5; it must be a whole number"),
-        (lambda: kit.bounded("temperature", float("nan"), 0, 2), "temperature is nan"),
-        (lambda: kit.bounded("temperature", None, 0, 2), "temperature is None"),
-        (lambda: kit.seed_of(2**70, False), f"seed is {2**70}"),
-        (lambda: kit.class_of("banana", 10), "class is 'banana'; it must be any or 0 to 9"),
-        (lambda: kit.class_of("10", 10), "class is '10'"),
-        (lambda: kit.one_of("output", "x", ("mean",)), "output is 'x'; it must be one of mean"),
+        (lambda: kit.bounds.whole("count", 10**9, 1, 64), "count is 1000000000; it must lie between 1 and 64"),
+        (lambda: kit.bounds.whole("count", 2.5, 1, 64), "count is 2.5; it must be a whole number"),
+        (lambda: kit.bounds.bounded("temperature", float("nan"), 0, 2), "temperature is nan"),
+        (lambda: kit.bounds.bounded("temperature", None, 0, 2), "temperature is None"),
+        (lambda: kit.bounds.seed_of(2**70, False), f"seed is {2**70}"),
+        (lambda: kit.bounds.class_of("banana", 10), "class is 'banana'; it must be any or 0 to 9"),
+        (lambda: kit.bounds.class_of("10", 10), "class is '10'"),
+        (lambda: kit.bounds.one_of("output", "x", ("mean",)), "output is 'x'; it must be one of mean"),
     ):
         with pytest.raises(gr.Error, match=words):
             check()
-    assert kit.class_of("7", 10) == 7 and kit.class_of("any", 10) is kit.class_of("3", 0) is None
-    assert kit.seed_of(-5, True) in range(kit.MAX_SEED + 1)
+    assert kit.bounds.class_of("7", 10) == 7 and kit.bounds.class_of("any", 10) is kit.bounds.class_of("3", 0) is None
+    assert kit.bounds.seed_of(-5, True) in range(kit.bounds.MAX_SEED + 1)
 
 
 def test_a_session_runs_one_job_at_a_time_and_others_run_beside_it(kit, monkeypatch):
-    monkeypatch.setattr(kit, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(kit.jobs, "WAIT_SECONDS", 0.2)
     one, other = gr.Request(session_hash="one"), gr.Request(session_hash="other")
 
-    @kit.one_job
+    @kit.jobs.one_job
     def steps(n: int):
         """Steps."""
         yield from range(n)
 
-    @kit.one_job
+    @kit.jobs.one_job
     def answer() -> int:
         return 42
 
@@ -115,7 +135,7 @@ def test_a_session_runs_one_job_at_a_time_and_others_run_beside_it(kit, monkeypa
     assert answer(one) == 42
     assert list(steps(one, 3)) == [0, 1, 2] and answer(one) == 42
 
-    @kit.one_job
+    @kit.jobs.one_job
     def broken():
         raise ValueError("no")
 
@@ -130,9 +150,9 @@ def test_a_job_that_is_stopped_ends_at_its_next_step_and_no_other_does(kit):
     one, other = gr.Request(session_hash="stops"), gr.Request(session_hash="goes on")
     closed = []
 
-    @kit.one_job
+    @kit.jobs.one_job
     def steps():
-        pace = kit.Pace(every=1_000)
+        pace = kit.jobs.Pace(every=1_000)
         try:
             for number in range(10):
                 if pace.due(SimpleNamespace(step=number, num_steps=10)):
@@ -140,17 +160,17 @@ def test_a_job_that_is_stopped_ends_at_its_next_step_and_no_other_does(kit):
         finally:
             closed.append(True)
 
-    kit.stop_job(one)  # nothing runs: nothing is remembered
+    kit.jobs.stop_job(one)  # nothing runs: nothing is remembered
     running, beside = steps(one), steps(other)
     assert next(running) == next(beside) == 0
-    kit.stop_job(one)
+    kit.jobs.stop_job(one)
     assert list(running) == [] and closed == [True]
     assert list(beside) == [9]  # not each step, but the last
     assert list(steps(one)) == [0, 9]  # the next job is not stopped
 
     waits = steps(one)
     next(waits)
-    kit.stop_job(one)
+    kit.jobs.stop_job(one)
     waits.close()
     assert list(steps(one)) == [0, 9]
 
@@ -159,7 +179,7 @@ def test_a_waiting_job_starts_when_the_first_one_ends(kit):
     request = gr.Request(session_hash="waits")
     log = []
 
-    @kit.one_job
+    @kit.jobs.one_job
     def work(name: str):
         log.append(f"{name} begins")
         time.sleep(0.1)
@@ -179,8 +199,8 @@ def test_models_are_shared_and_kept_within_a_bound(kit, portable, tmp_path, monk
     for name in "abc":
         shutil.copytree(portable, tmp_path / name)
     monkeypatch.setenv("MODEL_ID", ",".join(str(tmp_path / name) for name in "abc"))
-    kit.Models.loaded.clear()
-    models = kit.Models(("c", "b"))
+    kit.models.Models.loaded.clear()
+    models = kit.models.Models(("c", "b"))
     assert list(models) == ["c", "b", "a"] and not models.loaded  # nothing is loaded before its first use
     first = models["a"]
     found = []
@@ -191,7 +211,7 @@ def test_models_are_shared_and_kept_within_a_bound(kit, portable, tmp_path, monk
         thread.join()
     assert len({id(pipe) for pipe in found}) == 1 and models["a"] is first
     weights = sum(p.numel() * p.element_size() for p in first.vae.parameters())
-    assert kit.size_of(first) == weights
+    assert kit.models.size_of(first) == weights
     monkeypatch.setenv("MODEL_MEMORY_MB", str(2.5 * weights / 1e6))
     models["c"]
     assert list(models.loaded) == [str(tmp_path / name) for name in "ac"]  # b was used longest ago
@@ -202,15 +222,15 @@ def test_models_are_shared_and_kept_within_a_bound(kit, portable, tmp_path, monk
 
 def test_in_a_gallery_a_page_takes_its_own_models_only(kit, monkeypatch):
     monkeypatch.setenv("MODEL_ID", "user/x-mnist, user/a@v1,b/")
-    monkeypatch.setattr(kit.Models, "gallery", True)
-    assert list(kit.Models(("b", "a", "c"))) == ["b", "a"]
-    assert kit.Models(("a",)).addresses == {"a": "user/a@v1"}
+    monkeypatch.setattr(kit.models.Models, "gallery", True)
+    assert list(kit.models.Models(("b", "a", "c"))) == ["b", "a"]
+    assert kit.models.Models(("a",)).addresses == {"a": "user/a@v1"}
 
 
 def test_a_histogram_puts_its_marks_where_they_belong(kit):
     import re
 
-    svg = kit.histogram([0.0, 1.0, 2.0, 2.0], [("low", 0.0), ("high", 2.0)], "nats")
+    svg = kit.charts.histogram([0.0, 1.0, 2.0, 2.0], [("low", 0.0), ("high", 2.0)], "nats")
     places = [float(x) for x in re.findall(r'class="mark" x1="([\d.]+)"', svg)]
     bars = [(float(x), float(h)) for x, h in re.findall(r'<rect x="([\d.]+)".*? height="([\d.]+)"', svg)]
     tallest = max(bars, key=lambda bar: bar[1])
@@ -223,7 +243,7 @@ def test_a_theme_can_be_compared_with_gradios_own(kit):
 
     assert len(BUILT_IN_THEMES) > 3
     for theme in BUILT_IN_THEMES.values():
-        assert kit.theme().to_dict() != theme.to_dict()
+        assert kit.theme.theme().to_dict() != theme.to_dict()
 
 
 def test_a_pace_shows_the_ends_and_each_kth_step_but_none_too_soon(kit):
@@ -237,37 +257,37 @@ def test_a_pace_shows_the_ends_and_each_kth_step_but_none_too_soon(kit):
                 due.append(number)
         return due
 
-    assert shown(kit.Pace(3, seconds=0)) == [0, 2, 5, 8, 9]
-    assert shown(kit.Pace(1, seconds=60)) == [0, 9]
-    assert shown(kit.Pace(2, seconds=0.01), wait=0.02) == [0, 1, 3, 5, 7, 9]
+    assert shown(kit.jobs.Pace(3, seconds=0)) == [0, 2, 5, 8, 9]
+    assert shown(kit.jobs.Pace(1, seconds=60)) == [0, 9]
+    assert shown(kit.jobs.Pace(2, seconds=0.01), wait=0.02) == [0, 1, 3, 5, 7, 9]
 
 
 def test_curves_go_through_their_points(kit):
     import re
 
-    svg = kit.curves({"loss": [(1, 4.0), (10, 2.0), (100, 0.0)]}, "steps", "", log_x=True, marks=True)
+    svg = kit.charts.curves({"loss": [(1, 4.0), (10, 2.0), (100, 0.0)]}, "steps", "", log_x=True, marks=True)
     path = re.search(r'd="M([^"]+)"', svg)[1]
     (x0, y0), (x1, y1), (x2, y2) = [map(float, p.split()) for p in path.split("L")]
     assert x1 - x0 == pytest.approx(x2 - x1) and y1 - y0 == pytest.approx(y2 - y1) and y2 > y0
     assert svg.count("<circle") == 3 and ">100<" in svg
-    assert kit.curves({"flat": [(0, 1.0)]}, "x", "y").count("<svg") == 1
+    assert kit.charts.curves({"flat": [(0, 1.0)]}, "x", "y").count("<svg") == 1
 
 
 def test_several_curves_are_named_and_stop_where_there_is_no_number(kit):
     import re
 
     inf = float("inf")
-    svg = kit.curves({"a": [(0, 1.0), (1, inf), (2, 3.0), (3, 2.0)], "b": [(0, 0.0), (3, -1.0)]}, "x", "y")
+    svg = kit.charts.curves({"a": [(0, 1.0), (1, inf), (2, 3.0), (3, 2.0)], "b": [(0, 0.0), (3, -1.0)]}, "x", "y")
     path = re.search(r'class="curve curve-0" d="([^"]*)"', svg)[1]
     assert path.count("M") == 2 and path.count("L") == 1
     assert ">a<" in svg and ">b<" in svg and "−1" in svg and "inf" not in svg
-    assert "M" not in re.search(r'curve-0" d="([^"]*)"', kit.curves({"none": [(0, inf)]}, "x", "y"))[1]
+    assert "M" not in re.search(r'curve-0" d="([^"]*)"', kit.charts.curves({"none": [(0, inf)]}, "x", "y"))[1]
 
 
 def test_bars_and_a_named_place_stand_among_curves(kit):
     import re
 
-    svg = kit.curves({"p": [(0, 1.0), (4, 1.0)]}, "x", "", bars=[(0, 2, 0.5), (2, 4, 2.0)], here=("here", 2.0))
+    svg = kit.charts.curves({"p": [(0, 1.0), (4, 1.0)]}, "x", "", bars=[(0, 2, 0.5), (2, 4, 2.0)], here=("here", 2.0))
     bars = [tuple(map(float, b)) for b in re.findall(r'<rect x="(\S+)" y="(\S+)" width="\S+" height="(\S+)"/>', svg)]
     line = [float(n) for n in re.search(r'curve-0" d="M(\S+) (\S+)L', svg).groups()]
     assert bars[0][0] == line[0] and bars[1][2] == pytest.approx(4 * bars[0][2], abs=0.2)
@@ -276,13 +296,13 @@ def test_bars_and_a_named_place_stand_among_curves(kit):
 
 
 def test_ticks_of_a_logarithmic_axis_are_round(kit):
-    assert kit.log_ticks(0.04, 1) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
-    assert kit.log_ticks(1e-4, 1e3) == pytest.approx([10.0**p for p in range(-4, 4)])
+    assert kit.charts.log_ticks(0.04, 1) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
+    assert kit.charts.log_ticks(1e-4, 1e3) == pytest.approx([10.0**p for p in range(-4, 4)])
     xs = [0.01 * 1.3**i for i in range(20)]
-    assert ">0.02<" in kit.curves({"a": [(x, x) for x in xs]}, "x", "y", log_x=True)
+    assert ">0.02<" in kit.charts.curves({"a": [(x, x) for x in xs]}, "x", "y", log_x=True)
 
 
 def test_a_plane_has_up_above_and_shows_what_lies_on_it(kit):
-    assert kit.on_plane([[0, 0], [2, 2], [-2, 0]], reach=2) == [[300, 300], [600, 0], [0, 300]]
-    svg = kit.plane("points", kit.dots([[0, 0], [9, 0]], reach=2), ground=Image.new("RGB", (2, 2)))
+    assert kit.charts.on_plane([[0, 0], [2, 2], [-2, 0]], reach=2) == [[300, 300], [600, 0], [0, 300]]
+    svg = kit.charts.plane("points", kit.charts.dots([[0, 0], [9, 0]], reach=2), ground=Image.new("RGB", (2, 2)))
     assert svg.count("<circle") == 1 and svg.index("<image") < svg.index("<circle")

@@ -186,7 +186,7 @@ def test_a_wide_gaussian_far_away_costs_what_it_costs(lab):
 
 
 def test_the_page_offers_what_the_laboratory_has(lab, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "spaces" / "kit")
+    monkeypatch.syspath_prepend(ROOT / "spaces")  # where `kit` is
     monkeypatch.syspath_prepend(ROOT / "spaces" / "adversarial")
     import experiments
 

@@ -9,17 +9,14 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.spaces.conftest import module_at
+from tests.spaces.conftest import kit_package, module_at
 
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory):
-    """The module beside a copy of `kit`: gradio leaves files beside modules that define components."""
-    import shutil
-
+    """The module beside a copy of `kit`."""
     folder = tmp_path_factory.mktemp("playground")
-    shutil.copytree(ROOT / "spaces" / "kit", folder, dirs_exist_ok=True)
-    with module_at(folder / "kit.py"), module_at(ROOT / "spaces" / "density" / "playground.py") as module:
+    with kit_package(folder), module_at(ROOT / "spaces" / "density" / "playground.py") as module:
         assert "torch" not in vars(module)
         yield module
 

@@ -193,7 +193,7 @@ def test_a_space_is_created_with_its_models(hub, publish):
     assert done.returncode == 0, done.stderr
     held = hub.ask("/_/repos")["space/user/vae"]
     assert held["variables"] == {"MODEL_ID": "user/tiny,user/other@v2"}
-    assert {"app.py", "kit.py", "README.md", "requirements.txt"} < set(held["branches"]["main"][1])
+    assert {"app.py", "kit/theme.py", "README.md", "requirements.txt"} < set(held["branches"]["main"][1])
 
 
 def test_everything_at_once_and_a_collection(hub, publish):

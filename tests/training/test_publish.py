@@ -137,9 +137,15 @@ def test_a_space_is_its_folder_and_what_all_share(tmp_path):
     place = tmp_path / "space"
     for _ in range(2):  # a second build replaces the first, with the same bytes
         assert run_module("training.publish", "--space", "spaces/vae", "--to", place).returncode == 0
-        own = {p.name: p.read_bytes() for d in ("vae", "kit") for p in (ROOT / "spaces" / d).iterdir() if p.is_file()}
+        own = {
+            f"{at}{p.name}": p.read_bytes()
+            for d, at in (("vae", ""), ("kit", "kit/"))
+            for p in (ROOT / "spaces" / d).iterdir()
+            if p.is_file()
+        }
         own = {name: content for name, content in own.items() if not name.endswith(".pyi")}
-        assert {p.name: p.read_bytes() for p in place.iterdir()} == own
+        built = {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+        assert built == own
 
 
 def test_the_gallery_holds_all_spaces_and_the_record_of_the_box(tmp_path):
@@ -147,7 +153,8 @@ def test_the_gallery_holds_all_spaces_and_the_record_of_the_box(tmp_path):
     assert run_module("training.publish", "--space", "spaces/gallery", "--to", place).returncode == 0
     pages = json.loads((place / "pages.json").read_text())
     assert pages == sorted(p.parent.name for p in ROOT.glob("spaces/*/app.py") if p.parent.name != "gallery")
-    assert all((place / p.name).is_file() for p in ROOT.glob("spaces/*/*.py"))
+    for p in ROOT.glob("spaces/*/*.py"):
+        assert (place / ("kit" if p.parent.name == "kit" else "") / p.name).is_file()
     for name in pages:
         assert (place / f"{name}.py").read_bytes() == (ROOT / "spaces" / name / "app.py").read_bytes()
     box = {p.name for p in (place / "records").iterdir()}

@@ -1,0 +1,84 @@
+"""Digits: drawings made ready for a model, and examples to click."""
+
+import functools
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageOps
+
+from kit.errors import user_error
+
+HERE = Path(__file__).parent
+
+
+def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
+    """A drawing or a photograph as the data sets hold digits: white on black, centred, with a margin.
+
+    Raises:
+        gr.Error: there is nothing on it.
+    """
+    empty = user_error("There is nothing on the paper yet: draw a digit, upload one or click an example.")
+    if picture is None:
+        raise empty
+    picture = picture.convert("L")
+    picture.thumbnail((512, 512), Image.Resampling.LANCZOS)
+    gray = np.asarray(picture, dtype=np.float32)
+    ink = np.abs(gray - np.median(gray))  # dark on light or light on dark: most of a picture is its ground
+    if ink.max() < 30:
+        raise empty
+    ink = Image.fromarray((ink * (255 / ink.max())).astype(np.uint8))
+    ink = ink.crop(ink.point(lambda v: 255 if v > 60 else 0).getbbox())
+    side = round(size * 20 / 28) if size > 10 else size  # MNIST's margin; the 8x8 digits have none
+    scale = side / max(ink.size)
+    ink = ink.resize([max(1, round(s * scale)) for s in ink.size], Image.Resampling.LANCZOS)
+    weight = np.asarray(ink, dtype=np.float32)
+    weight *= 255 / weight.max()  # a thin pen has become faint
+    ink = Image.fromarray(weight.astype(np.uint8))
+    # MNIST puts the centre of mass in the middle, as far as the margin allows
+    place = []
+    for axis, length in ((0, ink.width), (1, ink.height)):
+        along = weight.sum(axis)
+        centre = (along * (np.arange(length) + 0.5)).sum() / along.sum()
+        place.append(round(min(max(size / 2 - centre, 0), size - length)))
+    digit = Image.new("L", (size, size))
+    digit.paste(ink, tuple(place))
+    return digit
+
+
+@functools.cache
+def example_digits() -> list[Image.Image]:
+    """Ten handwritten digits, one a class, as ink on paper: from scikit-learn's set, of the part kept for testing."""
+    strip = Image.open(HERE / "digits.png")
+    digits = []
+    for c in range(10):
+        large = strip.crop((8 * c, 0, 8 * c + 8, 8)).resize((192, 192), Image.Resampling.BICUBIC)
+        inked = large.point(lambda v: min(255, max(0, 4 * v - 480)))  # sharp edges, as of a pen
+        digits.append(ImageOps.invert(ImageOps.expand(inked, 44)))
+    return digits
+
+
+def examples_gallery(elem_id: str) -> gr.Gallery:
+    """The ten example digits, to click."""
+    return gr.Gallery(
+        example_digits(),
+        label="Examples: click one",
+        columns=5,
+        object_fit="contain",
+        allow_preview=False,
+        buttons=[],
+        elem_id=elem_id,
+        elem_classes="examples",
+    )
+
+
+def chosen_example(event: gr.SelectData) -> Image.Image:
+    """The digit that was clicked in such a gallery."""
+    return example_digits()[event.index]
+
+
+@functools.cache
+def mnist_digits() -> np.ndarray:
+    """200 digits of MNIST's test split, (10, 20, 28, 28) of uint8, white on black: 20 of each class, class by class."""
+    sheet = np.asarray(Image.open(HERE / "mnist-digits.png").convert("L"))
+    return sheet.reshape(10, 28, 20, 28).swapaxes(1, 2)

@@ -1,0 +1,85 @@
+"""The look of all pages, how a page is begun, and how it is served."""
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+
+import gradio as gr
+
+from kit.models import Models
+
+MAX_UPLOAD = "10mb"
+MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+
+
+def theme() -> gr.themes.Base:
+    """Dark orange on paper or slate; all text has a contrast of at least 4.5 in light and dark."""
+    # by their names, so that nothing is fetched from elsewhere; gradio compares fonts, which plain words cannot be
+    fonts = [gr.themes.Font(name) for name in ("ui-sans-serif", "system-ui", "sans-serif")]
+    return gr.themes.Base(
+        primary_hue="orange",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=fonts,
+        font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")],
+    ).set(
+        body_background_fill="#faf8f4",
+        body_background_fill_dark="#10141c",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_background_fill="white",
+        block_background_fill_dark="#1a202c",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_800",
+        block_title_text_color_dark="*neutral_100",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="#c2410c",
+        button_primary_background_fill_dark="#c2410c",
+        button_primary_background_fill_hover="#9a3412",
+        button_primary_background_fill_hover_dark="#9a3412",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        button_secondary_text_color="*neutral_800",
+        button_secondary_text_color_dark="*neutral_100",
+        color_accent="#c2410c",
+        link_text_color="#9a3412",
+        link_text_color_dark="#fdba74",
+        link_text_color_hover="#7c2d12",
+        link_text_color_hover_dark="#fed7aa",
+        link_text_color_visited="#9a3412",
+        link_text_color_visited_dark="#fdba74",
+        error_text_color="#b91c1c",
+        error_text_color_dark="#fca5a5",
+    )
+
+
+def launch(demo: gr.Blocks) -> None:
+    """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
+    demo.queue(max_size=64, default_concurrency_limit=4)
+    demo.launch(
+        theme=theme(),
+        css=Path(__file__).with_name("kit.css").read_text(),
+        inbrowser=os.environ.get("OPEN_PAGE") == "1",
+        max_file_size=MAX_UPLOAD,
+        show_error=True,  # callers of the API get the message too
+        mcp_server=importlib.util.find_spec("mcp") is not None,
+        prevent_thread_lock=True,
+    )
+    soon = threading.Timer(2, Models.prepare)  # once the page is there, before its reader asks for more
+    soon.daemon = True
+    soon.start()
+    demo.block_thread()
+
+
+def page(title: str) -> gr.Blocks:
+    """An empty page; files that it wrote are deleted after an hour."""
+    return gr.Blocks(title=title, delete_cache=(600, 3600))
+
+
+def explanation(text: str) -> None:
+    """Folded below the result: what happens, the equation, the paper."""
+    with gr.Accordion("How it works", open=False):
+        gr.Markdown(text, latex_delimiters=MATH)
