@@ -15,32 +15,22 @@ import copy
 import inspect
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput
-from diffusers.image_processor import VaeImageProcessor
+from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-Generators = torch.Generator | list[torch.Generator] | None
+from pipelines.contract import ClassLabels, Contract, Generators, Images, Samples
+
 # what a scheduler must share with the training of the network
 ELBO_SAMPLES = 16  # timesteps of the bound that are drawn for each x, unless a call says otherwise
 SCHEDULE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr", "prediction_type",
 )  # fmt: skip
-
-
-@dataclass
-class VectorPipelineOutput(BaseOutput):
-    """Samples of a vector family: (B, D), a tensor, or an array with output_type="np"."""
-
-    samples: Tensor | np.ndarray
 
 
 @dataclass
@@ -62,10 +52,10 @@ class DenoisingStep(BaseOutput):
     latents: Tensor
     predicted: Tensor
     class_labels: Tensor | None = None
-    images: list[PIL.Image.Image] | np.ndarray | Tensor | None = None
-    predicted_images: list[PIL.Image.Image] | np.ndarray | Tensor | None = None
-    samples: np.ndarray | Tensor | None = None
-    predicted_samples: np.ndarray | Tensor | None = None
+    images: Images | None = None
+    predicted_images: Images | None = None
+    samples: Images | None = None
+    predicted_samples: Images | None = None
 
 
 def keep_labels(denoiser: nn.Module) -> nn.Module:
@@ -106,7 +96,7 @@ def discretised_gaussian_log_prob(x: Tensor, mean: Tensor, std: float, half_bin:
     return log_mass.flatten(1).sum(1).float()
 
 
-class DenoisingDiffusionPipeline(DiffusionPipeline):
+class DenoisingDiffusionPipeline(Contract, DiffusionPipeline):
     """A denoising diffusion model to draw from, to guide, to fill in with, to measure and to encode with.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; a vector
@@ -152,8 +142,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         auto_map: dict | None = None,
     ):
         super().__init__()
-        if data_spec is None:
-            raise ValueError("data_spec is None; it must say what x is, for example {'kind': 'image', ...}")
+        self._take_data_spec(data_spec)
         schedule = {name: (schedule or scheduler.config).get(name, False) for name in SCHEDULE}
         if schedule["rescale_betas_zero_snr"] and schedule["prediction_type"] == "epsilon":
             raise ValueError(
@@ -169,26 +158,21 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
         )
-        self.data_spec = data_spec
         keep_labels(denoiser)
         # abar_t of the forward process, t = 0 to T - 1, in double precision: the bound takes differences of it
         self.abar = DDPMScheduler.from_config(schedule).alphas_cumprod.double()
-        channels = data_spec["shape"][0]
-        # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
-        self.image_processor = VaeImageProcessor(
-            vae_scale_factor=1,
-            do_resize=False,
-            do_normalize=False,
-            do_convert_grayscale=channels == 1,
-            do_convert_rgb=channels == 3,
-        )
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """The calls that a diffusion model does not answer, and why."""
+        return {"log_prob": "a diffusion model gives a bound on log p(x), not its value; call elbo(x)"}
 
     # Sampling
 
     def __call__(
         self,
         batch_size: int | None = None,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float = 0.0,
@@ -199,7 +183,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
-    ) -> ImagePipelineOutput | VectorPipelineOutput | tuple:
+    ) -> Samples | tuple:
         """Draw samples.
 
         Args:
@@ -225,12 +209,12 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         """
         steps = self._steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
                             latents, generator, output_type)  # fmt: skip
-        return self._drain(steps, output_type, return_dict, callback_on_step_end)
+        return self._run(steps, output_type, return_dict, callback_on_step_end)
 
     def stream(
         self,
         batch_size: int | None = None,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float = 0.0,
@@ -249,20 +233,19 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def _steps(self, batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength, latents,
                generator, output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output(output_type)
+        self._check_output_type(output_type)
         count = self._check_steps(num_inference_steps)
         guidance_scale = self._guidance(guidance_scale)
         scheduler, options = self._fresh_scheduler(count, eta)
         if image is not None:
             image = self._to_network(self._check_x(image, "image"))
-            if isinstance(strength, bool) or not (isinstance(strength, numbers.Real) and 0 < strength <= 1):
-                raise ValueError(f"strength is {strength!r}; it must be above 0 and at most 1")
+            self._check_number("strength", strength, most=1, above_least=True)
         if latents is not None:
-            latents = self._check_latents(latents)
+            latents = self._check_latents(latents, self._shape)
         batch_size = self._batch_size(batch_size, class_labels, latents, generator, image)
-        labels = self._labels(class_labels, batch_size, generator)
+        labels = self._labels_or_draw(class_labels, batch_size, generator)
         timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
-        noise = self._noise((batch_size, *self.data_spec["shape"]), generator) if latents is None else latents
+        noise = self._noise((batch_size, *self._shape), generator) if latents is None else latents
         if image is None:
             x = noise * scheduler.init_noise_sigma
         else:
@@ -286,7 +269,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         self,
         x,
         mask,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int = 50,
         num_resamples: int = 4,
         guidance_scale: float | None = None,
@@ -294,7 +277,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
-    ) -> ImagePipelineOutput | VectorPipelineOutput | tuple:
+    ) -> Samples | tuple:
         """Fill in what is not known of x, as arXiv 2201.09865 (RePaint, algorithm 1) does: known pixels stay as they are.
 
         At each step the known part is noised to the same level and put in; going back and forth `num_resamples`
@@ -314,13 +297,13 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         """
         steps = self._completing(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                                  output_type)  # fmt: skip
-        return self._drain(steps, output_type, return_dict, callback_on_step_end)
+        return self._run(steps, output_type, return_dict, callback_on_step_end)
 
     def stream_complete(
         self,
         x,
         mask,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int = 50,
         num_resamples: int = 4,
         guidance_scale: float | None = None,
@@ -336,15 +319,15 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def _completing(self, x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                     output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output(output_type)
+        self._check_output_type(output_type)
         count = self._check_steps(num_inference_steps)
         self._check_count("num_resamples", num_resamples)
         guidance_scale = self._guidance(guidance_scale)
         known = self._to_network(self._check_x(x))
-        mask = self._check_mask(mask, known)
+        mask = self._check_partly_known(mask, known)
         size = self._batch_size(None, class_labels, None, generator, known)
         known, mask = known.expand(size, *known.shape[1:]), mask.expand(size, *known.shape[1:])
-        labels = None if class_labels is None else self._labels(class_labels, size, generator)
+        labels = self._labels(class_labels, size)
         times = [-1, *self._spread(count)]  # -1: the data itself
         x = self._noise(known.shape, generator)
         number, total = 0, count * num_resamples
@@ -407,9 +390,9 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def predict(self, x_t: Tensor, timestep: int, class_labels=None, guidance_scale: float | None = None):
         """What the denoiser makes of x_t (B, *shape), in the range of the data spec: (x_0, noise), each (B, *shape)."""
-        timestep, x_t = self._check_timestep(timestep), self._check_latents(x_t, "x_t")
+        timestep, x_t = self._check_timestep(timestep), self._check_latents(x_t, self._shape, "x_t")
         guidance_scale = self._guidance(guidance_scale)
-        labels = None if class_labels is None else self._labels(class_labels, len(x_t), None)
+        labels = self._labels(class_labels, len(x_t))
         return self._predict(x_t, timestep, labels, guidance_scale)
 
     # The bound
@@ -437,7 +420,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         """
         self._check_count("num_samples", num_samples)
         x = self._to_network(self._check_x(x, on_support=True))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), generator)
+        labels = self._labels(class_labels, len(x))
         weights = self.timestep_weights()
         edges = weights.cumsum(0)
         u = self._noise((len(x), num_samples), generator, uniform=True).double().cpu()
@@ -458,7 +441,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         """
         timesteps = range(self.num_timesteps) if timesteps is None else [self._check_timestep(t) for t in timesteps]
         x = self._to_network(self._check_x(x, on_support=True))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), generator)
+        labels = self._labels(class_labels, len(x))
         rows = []
         for t in timesteps:
             noise = self._noise(x.shape, generator)
@@ -474,7 +457,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         Raises:
             NotImplementedError: with the call that answers instead.
         """
-        raise NotImplementedError("log_prob: a diffusion model gives a bound on log p(x), not its value; call elbo(x)")
+        self._check_answers("log_prob")
 
     def _prior(self, x: Tensor) -> Tensor:
         abar = self.abar[-1].item()
@@ -524,7 +507,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         """
         count = self._check_steps(num_inference_steps)
         x = self._to_network(self._check_x(x))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), None)
+        labels = self._labels(class_labels, len(x))
         times = [-1, *self._spread(count)]
         for s, t in itertools.pairwise(times):
             _, noise = self._predict(x, max(s, 0), labels)
@@ -534,12 +517,12 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def decode(
         self, latents: Tensor, class_labels=None, num_inference_steps: int = 100, output_type: str = "pil"
-    ) -> ImagePipelineOutput | VectorPipelineOutput:
+    ) -> Samples:
         """What deterministic sampling makes of noise (B, *shape); `encode` backwards."""
-        self._check_output(output_type)
+        self._check_output_type(output_type)
         count = self._check_steps(num_inference_steps)
-        x = self._check_latents(latents)
-        labels = None if class_labels is None else self._labels(class_labels, len(x), None)
+        x = self._check_latents(latents, self._shape)
+        labels = self._labels(class_labels, len(x))
         times = [-1, *self._spread(count)]
         for t, s in zip(times[:0:-1], times[-2::-1], strict=True):
             predicted, noise = self._predict(x, t, labels)
@@ -553,19 +536,9 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     def interpolate(self, a, b, steps: int = 8, class_labels=None, num_inference_steps: int = 100, **decoding):
         """`steps` decoded points on the great circle between the codes of a and b (one each), ends included."""
-        self._check_count("steps", steps, least=2)
-        if isinstance(class_labels, list | tuple):
-            raise ValueError("class_labels is a list; interpolate keeps one class, so it must be an int")
+        labels = self._check_path(steps, class_labels)
         ends = [self.encode(end, class_labels, num_inference_steps) for end in (a, b)]
-        if len(ends[0]) != 1 or len(ends[1]) != 1:
-            raise ValueError(f"a and b hold {len(ends[0])} and {len(ends[1])} samples; interpolate takes one each")
-        first, last = ends
-        cosine = F.cosine_similarity(first.flatten(1), last.flatten(1)).clamp(-1, 1)
-        angle = torch.acos(cosine).clamp(min=1e-6).item()
-        weights = torch.linspace(0, 1, steps, device=first.device).view(-1, *[1] * (first.ndim - 1))
-        z = (torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last) / math.sin(angle)
-        labels = None if class_labels is None else [int(class_labels)] * steps
-        return self.decode(z, labels, num_inference_steps, **decoding)
+        return self.decode(self._path(*ends, steps, on_sphere=True), labels, num_inference_steps, **decoding)
 
     def _ddim(self, x: Tensor, noise: Tensor, t: int, s: int, predicted: Tensor | None = None) -> Tensor:
         """From x at timestep t to timestep s, in either direction, with the noise held fixed."""
@@ -583,7 +556,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             labels = torch.full((len(x),), self._null_class, device=x.device)
             guidance_scale = 1.0
         patch, x = self.config.patch_size, x.to(self.denoiser.dtype)
-        if guidance_scale == 1 or not self._num_classes:
+        if guidance_scale == 1 or not self.num_classes:
             return run_denoiser(self.denoiser, x, timesteps, labels, patch)
         none = torch.full_like(labels, self._null_class)
         both = run_denoiser(self.denoiser, torch.cat([x, x]), timesteps.repeat(2), torch.cat([labels, none]), patch)
@@ -629,10 +602,6 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
     # What the data spec decides
 
     @property
-    def _is_image(self) -> bool:
-        return self.data_spec["kind"] == "image"
-
-    @property
     def _bounds(self) -> tuple[float, float]:
         return tuple(self.data_spec["range"]) if self._is_image else (-math.inf, math.inf)
 
@@ -640,62 +609,32 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         return x.clamp(*self._bounds)
 
     @property
-    def _num_classes(self) -> int:
-        return self.data_spec["num_classes"] if self.config.conditional else 0
-
-    @property
     def _null_class(self) -> int:
         """The row of the table of classes that means none: the last."""
-        return self._num_classes
+        return self.num_classes
 
     @property
     def _takes_classes(self) -> bool:
         """Whether the network wants labels: a DiT always does."""
         return self.config.conditional or bool(self.denoiser.config.get("num_embeds_ada_norm"))
 
-    def _wrap(self, result):
-        return ImagePipelineOutput(images=result) if self._is_image else VectorPipelineOutput(samples=result)
-
-    def _noise(self, shape, generator: Generators, uniform: bool = False) -> Tensor:
-        """float32 noise on the pipeline's device; row i from generator i where a list is given."""
-        make = torch.rand if uniform else torch.randn
-        if not isinstance(generator, list):
-            device = generator.device if generator is not None else self.device
-            return make(tuple(shape), generator=generator, device=device).to(self.device)
-        if len(generator) != shape[0]:
-            raise ValueError(f"generator holds {len(generator)} generators for {shape[0]} samples; they must agree")
-        rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
-        return torch.stack(rows).to(self.device)
-
-    def _to_network(self, x: Tensor) -> Tensor:
-        """[0, 1] -> the range that the network sees."""
-        if not self._is_image:
-            return x
-        low, high = self._bounds
-        return low + (high - low) * x
-
-    def _output(self, x: Tensor, output_type: str):
-        """x in the range of the data spec -> the output_type."""
-        if not self._is_image:
-            return x.cpu().numpy() if output_type == "np" else x
-        low, high = self._bounds
-        return self.image_processor.postprocess(((x - low) / (high - low)).clamp(0, 1), output_type=output_type)
-
     def _show(self, step: DenoisingStep, output_type: str) -> DenoisingStep:
         shown, predicted = self._output(step.latents, output_type), self._output(step.predicted, output_type)
         names = ("images", "predicted_images") if self._is_image else ("samples", "predicted_samples")
         return DenoisingStep(**{**step, names[0]: shown, names[1]: predicted})
 
-    def _drain(self, steps: Iterator[DenoisingStep], output_type: str, return_dict: bool, callback):
-        """The last of `steps` as the output of a call."""
+    def _run(self, steps: Iterator[DenoisingStep], output_type: str, return_dict: bool, callback: Callable | None):
+        """The last of `steps` as the output of a call, with a progress bar."""
+        return self._drain(
+            self._with_progress(steps), return_dict, callback, lambda step: self._show(step, output_type)
+        )
+
+    def _with_progress(self, steps: Iterator[DenoisingStep]) -> Iterator[DenoisingStep]:
         first = next(steps)  # checks come before the progress bar
         with self.progress_bar(total=first.num_steps) as bar:
             for step in itertools.chain([first], steps):
                 bar.update()
-                if callback is not None:
-                    callback(self, step.step, step.timestep, {"latents": step.latents})
-        result = self._output(step.latents, output_type)
-        return self._wrap(result) if return_dict else (result,)
+                yield step
 
     # Checks: each error names the argument, its value and what would be right
 
@@ -722,8 +661,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             )
         scheduler = copy.deepcopy(self.scheduler)
         takes = inspect.signature(scheduler.step).parameters
-        if isinstance(eta, bool) or not (isinstance(eta, numbers.Real) and 0 <= eta <= 1):
-            raise ValueError(f"eta is {eta!r}; it must be from 0 to 1")
+        self._check_number("eta", eta, most=1)
         if eta and "eta" not in takes:
             raise ValueError(f"eta is {eta}, but {name} takes none; use DDIMScheduler, or leave it out")
         options = {"eta": eta} if "eta" in takes else {}
@@ -740,137 +678,26 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     def _guidance(self, guidance_scale: float | None) -> float:
         if guidance_scale is None:
-            return float(self.config.guidance_scale) if self._num_classes else 1.0
-        real = isinstance(guidance_scale, numbers.Real) and not isinstance(guidance_scale, bool)
-        if not (real and 0 <= guidance_scale < math.inf):
-            raise ValueError(f"guidance_scale is {guidance_scale!r}; it must be a finite number of at least 0")
-        if guidance_scale != 1 and not self._num_classes:
+            return float(self.config.guidance_scale) if self.num_classes else 1.0
+        self._check_number("guidance_scale", guidance_scale)
+        if guidance_scale != 1 and not self.num_classes:
             raise ValueError(
                 f"guidance_scale is {guidance_scale}, but this model was trained without classes; leave it out"
             )
         return float(guidance_scale)
 
-    @staticmethod
-    def _check_output(output_type: str) -> None:
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-
-    @staticmethod
-    def _check_count(name: str, value: int, least: int = 1) -> None:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-
     def _check_steps(self, value: int | None) -> int:
         value = self.config.num_inference_steps if value is None else value
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= self.num_timesteps:
-            raise ValueError(f"num_inference_steps is {value!r}; it must be an integer from 1 to {self.num_timesteps}")
-        return int(value)
+        return self._check_count("num_inference_steps", value, most=self.num_timesteps)
 
     def _check_timestep(self, value: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < self.num_timesteps:
-            raise ValueError(f"timestep is {value!r}; it must be an integer from 0 to {self.num_timesteps - 1}")
-        return int(value)
+        return self._check_count("timestep", value, least=0, most=self.num_timesteps - 1)
 
-    def _check_latents(self, latents: Tensor, name: str = "latents") -> Tensor:
-        shape = tuple(self.data_spec["shape"])
-        if not isinstance(latents, Tensor) or tuple(latents.shape[1:]) != shape or not len(latents):
-            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-            raise ValueError(f"{name} is {got}; it must be a tensor of shape (B, {', '.join(map(str, shape))})")
-        if not latents.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
-        return latents.to(self.device, torch.float32)
-
-    def _check_mask(self, mask, x: Tensor) -> Tensor:
-        """mask as bool, to be broadcast to x (B, *shape)."""
-        mask = torch.as_tensor(np.asarray(mask) if isinstance(mask, PIL.Image.Image) else mask)
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask has dtype {mask.dtype}; it must be bool, True where x is known")
-        wanted = tuple(x.shape[1:])
-        shown = mask[None] if self._is_image and mask.ndim == 2 else mask
-        shown = shown[None] if shown.ndim == len(wanted) else shown
-        fits = shown.ndim == x.ndim and shown.shape[0] in (1, len(x)) and shown.shape[2:] == wanted[1:]
-        if not fits or shown.shape[1] not in ({1, wanted[0]} if self._is_image else {wanted[0]}):
-            raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; x is {tuple(x.shape)}, so it must be {wanted} or broadcast to it"
-            )
-        shown = shown.to(self.device)
-        if not shown.flatten(1).any(1).all():
+    def _check_partly_known(self, mask, x: Tensor) -> Tensor:
+        """The mask of `complete`: something of each x is known, and not everything."""
+        mask = self._check_mask(mask, x)
+        if not mask.flatten(1).any(1).all():
             raise ValueError("mask is False everywhere: nothing of x is known; to draw from nothing, call the pipeline")
-        if shown.all():
+        if mask.all():
             raise ValueError("mask is True everywhere: there is nothing to fill in")
-        return shown
-
-    def _batch_size(self, batch_size, class_labels, latents, generator, image=None) -> int:
-        """The one batch size that all arguments agree on; a single image serves any."""
-        said = {}
-        if batch_size is not None:
-            self._check_count("batch_size", batch_size)
-            said["batch_size"] = batch_size
-        if class_labels is not None and np.ndim(class_labels):
-            said["class_labels"] = len(class_labels)
-        if latents is not None:
-            said["latents"] = len(latents)
-        if isinstance(generator, list):
-            said["generator"] = len(generator)
-        if image is not None and len(image) > 1:
-            said["image"] = len(image)
-        if len(set(said.values())) > 1:
-            raise ValueError(", ".join(f"{k} gives {v}" for k, v in said.items()) + " samples; they must agree")
-        size = next(iter(said.values()), 1)
-        if size < 1:
-            raise ValueError(f"{next(iter(said))} is empty; it must hold at least one sample")
-        return size
-
-    def _labels(self, class_labels, batch_size: int, generator: Generators) -> Tensor | None:
-        """class_labels as (B,) int64; drawn uniformly where a conditional model is given none."""
-        if class_labels is None:
-            if not self._num_classes:
-                return None
-            u = self._noise((batch_size, 1), generator, uniform=True)[:, 0]
-            return (u * self._num_classes).long().clamp(max=self._num_classes - 1)
-        if not self._num_classes:
-            raise ValueError(f"class_labels is {class_labels!r}, but this model was trained without classes")
-        labels = torch.as_tensor(class_labels, device=self.device)
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
-            raise ValueError(f"class_labels is {class_labels!r}; it must be an int or a list of ints")
-        if labels.ndim and len(labels) != batch_size:
-            raise ValueError(f"class_labels holds {len(labels)} classes for {batch_size} samples; they must agree")
-        outside = labels[(labels < 0) | (labels >= self._num_classes)]
-        if len(outside):
-            raise ValueError(f"class_labels holds {outside[0].item()}; classes go from 0 to {self._num_classes - 1}")
-        return labels.long().expand(batch_size)
-
-    def _check_x(self, x, name: str = "x", on_support: bool = False) -> Tensor:
-        """x as (B, *shape) float32 on the device, or a ValueError; `on_support` refuses values of probability zero."""
-        shape, support = tuple(self.data_spec["shape"]), self.data_spec["support"]
-        if isinstance(x, PIL.Image.Image):
-            x = [x]
-        if self._is_image and isinstance(x, list) and x and isinstance(x[0], PIL.Image.Image):
-            sizes = sorted({picture.size for picture in x})
-            if len(sizes) > 1 or sizes[0] != (shape[2], shape[1]):
-                raise ValueError(
-                    f"{name} holds images of {sizes} (width, height); this model takes {(shape[2], shape[1])}"
-                )
-            x = self.image_processor.preprocess(x)
-        elif isinstance(x, np.ndarray):
-            if self._is_image and x.ndim == 4:
-                x = x.transpose(0, 3, 1, 2)
-            x = torch.from_numpy(np.ascontiguousarray(x))
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{name} is a {type(x).__name__}; it must be a tensor, an array or PIL images")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} has dtype {x.dtype}; it must be floating point, for 8-bit pixels x / 255")
-        if tuple(x.shape[1:]) != shape or not len(x):
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; this model takes (B, {wanted}) with B at least 1")
-        x = x.to(self.device, torch.float32)
-        if not x.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
-        if support == "real":
-            return x
-        low, high = x.min().item(), x.max().item()
-        if low < 0 or high > 1:
-            raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; they must lie in [0, 1]")
-        if on_support and (x * 255 - (x * 255).round()).abs().max() > 0.2:
-            raise ValueError(f"{name} is not on the 256 levels k / 255 of 8-bit data: round it first")
-        return x
+        return mask

@@ -264,7 +264,7 @@ def test_other_calls_name_the_argument_that_is_wrong():
         (lambda: pipe(latents=torch.zeros(2, 3), batch_size=3), "batch_size gives 3, latents gives 2 samples"),
         (lambda: pipe.elbo(x, class_labels=[1, 2]), "but this model was trained without classes"),
         (lambda: pipe.encode(x, class_labels=1), "but this model was trained without classes"),
-        (lambda: pipe.interpolate(x, x), "a and b hold 4 samples together"),
+        (lambda: pipe.interpolate(x, x), "a and b hold 2 and 2 codes; interpolate takes one each"),
         (lambda: pipe(temperature=True), "temperature is True"),
     ):
         with pytest.raises(ValueError, match=message):
