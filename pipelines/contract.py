@@ -7,7 +7,6 @@ pipeline defines none of the names below anew: the build refuses that.
 
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,6 +18,8 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from torch import Tensor
+
+from pipelines.checks import check_choice, check_count, check_number
 
 Generators = torch.Generator | list[torch.Generator] | None
 Images = list[PIL.Image.Image] | np.ndarray | Tensor
@@ -246,7 +247,7 @@ class Contract:
         """[0, 1] -> (255 x + 1/2) / 256: of a level, its middle in the range of `_dequantised`."""
         return (x * 255 + 0.5) / 256
 
-    def _present(self, x: Tensor, output_type: str) -> Images:
+    def _as_output_type(self, x: Tensor, output_type: str) -> Images:
         """x (B, *shape) or (B, D), of images in [0, 1] -> the output_type."""
         self._check_output_type(output_type)
         x = x.reshape(len(x), *self._shape)
@@ -256,7 +257,7 @@ class Contract:
 
     def _output(self, x: Tensor, output_type: str) -> Images:
         """x (B, *shape) in the range of the data spec -> the output_type."""
-        return self._present(self._from_network(x), output_type)
+        return self._as_output_type(self._from_network(x), output_type)
 
     def _wrap(self, result: Images) -> Samples:
         return ImagePipelineOutput(images=result) if self._is_image else VectorPipelineOutput(samples=result)
@@ -266,7 +267,7 @@ class Contract:
         key = "images" if self._is_image else "samples"
         return SampleStep(step=0, num_steps=1, latents=latents, class_labels=class_labels, **{key: result})
 
-    def _drain(
+    def _last_of(
         self,
         steps: Iterator,
         return_dict: bool,
@@ -384,33 +385,9 @@ class Contract:
             raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
         return latents.to(self.device, torch.float32)
 
-    @staticmethod
-    def _check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-        wrong = isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least
-        if wrong or (most is not None and value > most):
-            right = f"of at least {least}" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{name} is {value!r}; it must be an integer {right}")
-        return int(value)
-
-    @staticmethod
-    def _check_number(
-        name: str, value: float, least: float = 0, most: float = math.inf, above_least: bool = False
-    ) -> float:
-        """A finite number from `least` to `most`; `above_least` excludes `least` itself."""
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not real or value < least or value > most or (above_least and value == least):
-            if most == math.inf:
-                right = f"a finite number {'above' if above_least else 'of at least'} {least}"
-            else:
-                right = f"above {least} and at most {most}" if above_least else f"from {least} to {most}"
-            raise ValueError(f"{name} is {value!r}; it must be {right}")
-        return float(value)
-
-    @staticmethod
-    def _check_choice(name: str, value: str, *choices: str) -> None:
-        if value not in choices:
-            *others, last = map(repr, choices)
-            raise ValueError(f"{name} is {value!r}; it must be {', '.join(others)} or {last}")
+    _check_count = staticmethod(check_count)
+    _check_number = staticmethod(check_number)
+    _check_choice = staticmethod(check_choice)
 
     def _check_output_type(self, output_type: str) -> None:
         self._check_choice("output_type", output_type, "pil", "np", "pt")

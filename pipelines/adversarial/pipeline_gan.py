@@ -91,7 +91,7 @@ class GANPipeline(Contract, NoDensity, DiffusionPipeline):
             ValueError: on an argument out of range; the message names it.
         """
         steps = self.stream(batch_size, class_labels, temperature, latents, generator, output_type)
-        return self._drain(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end)
 
     @torch.no_grad()
     def stream(

@@ -122,7 +122,7 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
             NotImplementedError: there is no prior.
         """
         steps = self.stream(batch_size, class_labels, latents, generator, output_type)
-        return self._drain(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end)
 
     @torch.no_grad()
     def stream(

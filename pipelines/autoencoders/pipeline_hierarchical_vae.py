@@ -118,11 +118,11 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
             ValueError: on an argument out of range; the message names it.
         """
         self._check_outputs(output_type, decoder_output)
-        return self._drain(
-            self._levels(batch_size, class_labels, temperature, latents, generator),
+        return self._last_of(
+            self._steps_down(batch_size, class_labels, temperature, latents, generator),
             return_dict,
             callback_on_step_end,
-            lambda step: self._shown(step, decoder_output, generator, output_type),
+            lambda step: self._with_images(step, decoder_output, generator, output_type),
         )
 
     @torch.no_grad()
@@ -141,8 +141,8 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         Same arguments; before the last step the images are means, whatever `decoder_output` says.
         """
         self._check_outputs(output_type, decoder_output)
-        for step in self._levels(batch_size, class_labels, temperature, latents, generator):
-            yield self._shown(step, decoder_output if step.level == 0 else "mean", generator, output_type)
+        for step in self._steps_down(batch_size, class_labels, temperature, latents, generator):
+            yield self._with_images(step, decoder_output if step.level == 0 else "mean", generator, output_type)
 
     @torch.no_grad()
     def resample(
@@ -187,7 +187,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         kept = [z.repeat_interleave(num, 0) for z in kept]  # bottom to top
         lowest = self.num_levels - len(kept)
         self._check_generators(generator, len(kept[0]))
-        codes = self._down(kept[0], lowest, temperature, generator) + kept[1:]
+        codes = self._codes_below(kept[0], lowest, temperature, generator) + kept[1:]
         return ResampleOutput(images=self._image(codes[0], decoder_output, generator, output_type), codes=codes)
 
     # Likelihood
@@ -210,7 +210,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         self._labels(class_labels, len(x))
         reconstruction, kl = 0.0, 0.0
         for _ in range(num_samples):
-            terms = self.hierarchical_vae.bound_terms(x, self._noises(len(x), generator))
+            terms = self.hierarchical_vae.bound_terms(x, self._noise_of_each_level(len(x), generator))
             reconstruction, kl = reconstruction + terms[0], kl + terms[1]
         return reconstruction / num_samples, kl / num_samples
 
@@ -232,7 +232,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         while done < num_samples:
             k = min(chunk, num_samples - done)
             many_generator = [g for g in generator for _ in range(k)] if isinstance(generator, list) else generator
-            weight = self._log_weight(x.repeat_interleave(k, 0), self._noises(len(x) * k, many_generator))
+            weight = self._log_weight(x.repeat_interleave(k, 0), self._noise_of_each_level(len(x) * k, many_generator))
             total = torch.logaddexp(total, torch.logsumexp(weight.view(len(x), k), 1))
             done += k
         return total - math.log(num_samples)
@@ -267,7 +267,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         self._check_level(level)
         if not sample:
             return self._means(x)[level]
-        return self.hierarchical_vae.encode(x, self._noises(len(x), generator))[0][level]
+        return self.hierarchical_vae.encode(x, self._noise_of_each_level(len(x), generator))[0][level]
 
     @torch.no_grad()
     def decode(
@@ -284,7 +284,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         self._check_level(level)
         latents = self._check_code(latents, level)
         self._labels(class_labels, len(latents))
-        z = self._down(latents, level)[0]
+        z = self._codes_below(latents, level)[0]
         return ImagePipelineOutput(images=self._image(z, decoder_output, generator, output_type))
 
     def reconstruct(self, x, class_labels=None, sample: bool = False, level: int = 0, **decoding):
@@ -308,7 +308,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
 
     # Up and down the levels
 
-    def _levels(self, batch_size, class_labels, temperature, latents, generator) -> Iterator[HierarchicalVAEStep]:
+    def _steps_down(self, batch_size, class_labels, temperature, latents, generator) -> Iterator[HierarchicalVAEStep]:
         """The codes of samples, from the top to the bottom, without images."""
         self._check_number("temperature", temperature)
         top = self.num_levels - 1
@@ -320,33 +320,35 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
             latents = temperature * self._noise((batch_size, self.latent_dims[top]), generator)
         for level in reversed(range(self.num_levels)):
             if level < top:
-                latents = self._step_down(latents, level, temperature, generator)
+                latents = self._draw_below(latents, level, temperature, generator)
             yield HierarchicalVAEStep(step=top - level, num_steps=self.num_levels, level=level, latents=latents)
 
-    def _shown(self, step: HierarchicalVAEStep, decoder_output: str, generator: Generators, output_type: str):
+    def _with_images(self, step: HierarchicalVAEStep, decoder_output: str, generator: Generators, output_type: str):
         """The step with the images that its code decodes to, by way of the means below."""
-        z = self._down(step.latents, step.level)[0]
+        z = self._codes_below(step.latents, step.level)[0]
         return HierarchicalVAEStep(**{**step, "images": self._image(z, decoder_output, generator, output_type)})
 
-    def _step_down(self, above: Tensor, level: int, temperature: float, generator: Generators) -> Tensor:
+    def _draw_below(self, above: Tensor, level: int, temperature: float, generator: Generators) -> Tensor:
         """z_l from p(z_l|z_{l+1}); temperature 0 takes the mean and uses up no noise."""
         mean, logvar = self.hierarchical_vae.prior(above, level)
         if temperature == 0:
             return mean
         return mean + temperature * torch.exp(0.5 * logvar) * self._noise(mean.shape, generator)
 
-    def _down(self, z: Tensor, level: int, temperature: float = 0.0, generator: Generators = None) -> list[Tensor]:
+    def _codes_below(
+        self, z: Tensor, level: int, temperature: float = 0.0, generator: Generators = None
+    ) -> list[Tensor]:
         """A code of `level` and those drawn below it, bottom to top: level + 1 tensors."""
         codes = [z]
         for lower in reversed(range(level)):
-            codes.insert(0, self._step_down(codes[0], lower, temperature, generator))
+            codes.insert(0, self._draw_below(codes[0], lower, temperature, generator))
         return codes
 
     def _means(self, x: Tensor) -> list[Tensor]:
         noise = [torch.zeros(len(x), dim, device=self.device) for dim in self.latent_dims]
         return self.hierarchical_vae.encode(x, noise)[0]
 
-    def _noises(self, batch_size: int, generator: Generators) -> list[Tensor]:
+    def _noise_of_each_level(self, batch_size: int, generator: Generators) -> list[Tensor]:
         return [self._noise((batch_size, dim), generator) for dim in self.latent_dims]
 
     def _image(self, z: Tensor, decoder_output: str, generator: Generators, output_type: str) -> Images:
@@ -354,7 +356,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         x = torch.sigmoid(self.hierarchical_vae.decode(z))
         if decoder_output == "sample":
             x = (self._noise(x.shape, generator, uniform=True) < x).float()
-        return self._present(x, output_type)
+        return self._as_output_type(x, output_type)
 
     # Checks: each error names the argument, its value and what would be right
 

@@ -74,7 +74,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
             ValueError: on an argument out of range; the message names it.
         """
         steps = self.stream(batch_size, class_labels, temperature, decoder_output, latents, generator, output_type)
-        return self._drain(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end)
 
     @torch.no_grad()
     def stream(
@@ -124,7 +124,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
         def terms(x, labels, count):
             total = 0.0
             for _ in range(count):
-                seen = self._as_seen(x, generator)
+                seen = self._network_input(x, generator)
                 mean, logvar = self.vae.encode(seen, labels)
                 z = mean + torch.exp(0.5 * logvar) * self._noise(mean.shape, generator)
                 kl = self._kl(mean, logvar)
@@ -162,7 +162,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
                 many = x.repeat_interleave(k, 0)
                 many_labels = None if labels is None else labels.repeat_interleave(k, 0)
                 many_generator = [g for g in generator for _ in range(k)] if isinstance(generator, list) else generator
-                seen = self._as_seen(many, many_generator)
+                seen = self._network_input(many, many_generator)
                 mean, logvar = self.vae.encode(seen, many_labels)
                 noise = self._noise(mean.shape, many_generator)
                 z = mean + torch.exp(0.5 * logvar) * noise
@@ -187,7 +187,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
         """The mean of q(z|x), or with `sample` a draw from it: (B, D)."""
         x = self._check_x(x)
         labels = self._labels_needed(class_labels, len(x), "encoding")
-        mean, logvar = self.vae.encode(self._as_seen(x, middle=True), labels)
+        mean, logvar = self.vae.encode(self._network_input(x, middle=True), labels)
         return mean + torch.exp(0.5 * logvar) * self._noise(mean.shape, generator) if sample else mean
 
     @torch.no_grad()
@@ -241,7 +241,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
     def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
         return 0.5 * (logvar.exp() + mean.square() - 1 - logvar).sum(1)
 
-    def _as_seen(self, x: Tensor, generator: Generators = None, middle: bool = False) -> Tensor:
+    def _network_input(self, x: Tensor, generator: Generators = None, middle: bool = False) -> Tensor:
         """[0, 1] -> the range that the network sees, 8-bit levels dequantised where the data spec says so.
 
         `middle` takes the middle of each level instead of a place that is drawn.
@@ -269,4 +269,4 @@ class VAEPipeline(Contract, DiffusionPipeline):
             if draw:
                 uniform = self.data_spec["dequantization"] == "uniform"
                 x = (torch.floor(x * 256) if uniform else torch.round(x * 255)) / 255
-        return self._present(x, output_type)
+        return self._as_output_type(x, output_type)

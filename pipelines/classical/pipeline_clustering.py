@@ -86,4 +86,4 @@ class ClusteringPipeline(Contract, NoDensity, DiffusionPipeline):
 
     def _decoded(self, means: Tensor, output_type: str) -> Images:
         """Means (B, D) of x or of codes -> images or vectors of the output_type."""
-        return self._present(means if self.pca is None else self.pca.decode(means), output_type)
+        return self._as_output_type(means if self.pca is None else self.pca.decode(means), output_type)

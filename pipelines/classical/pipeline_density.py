@@ -100,7 +100,7 @@ class DensityPipeline(Contract, DiffusionPipeline):
             NotImplementedError: there is no density.
         """
         steps = self.stream(batch_size, class_labels, decoder_output, latents, generator, output_type)
-        return self._drain(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end)
 
     @torch.no_grad()
     def stream(
@@ -129,7 +129,7 @@ class DensityPipeline(Contract, DiffusionPipeline):
         if self._is_image:  # the levels of a drawn image as 8 bits hold them
             drawn = decoder_output == "sample" or self.pca is None
             x = torch.floor(x * 256) / 255 if drawn else (x * 256 - 0.5) / 255
-        yield self._one_step(latents, labels, self._present(x, output_type))
+        yield self._one_step(latents, labels, self._as_output_type(x, output_type))
 
     # Likelihood
 

@@ -85,7 +85,7 @@ class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
         weights = self._check_latents(weights, (self.nmf.config.num_components,), "weights")
         if not (weights >= 0).all():
             raise ValueError(f"weights holds {weights.min().item():.4g}; all must be at least 0")
-        return self._wrap(self._present(self.nmf.decode(weights), output_type))
+        return self._wrap(self._as_output_type(self.nmf.decode(weights), output_type))
 
     def reconstruct(self, x, output_type: str = "pil"):
         """decode(transform(x))."""
@@ -97,7 +97,7 @@ class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
         parts = self.nmf.parts.float()
         if self._is_image:
             parts = parts / parts.amax(1, keepdim=True).clamp(min=1e-12)
-        return self._present(parts, output_type)
+        return self._as_output_type(parts, output_type)
 
     @torch.no_grad()
     def complete(self, x, mask=None, output_type: str = "pil"):
@@ -111,7 +111,7 @@ class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
         if mask is not None:
             x = torch.where(self._check_mask(mask, x), x, torch.nan)
         filled = self.nmf.decode(self.nmf.transform(x.flatten(1))).unflatten(1, x.shape[1:])
-        return self._wrap(self._present(torch.where(x.isnan(), filled, x), output_type))
+        return self._wrap(self._as_output_type(torch.where(x.isnan(), filled, x), output_type))
 
     @torch.no_grad()
     def recommend(self, ratings, k: int = 5) -> Recommendation:

@@ -67,7 +67,7 @@ def test_the_terms_are_those_of_the_definition():
     pipe, x = make(4, 3, 2, shake=0.3), data(1).repeat(20_000, 1, 1, 1)
     model = pipe.hierarchical_vae
     with torch.no_grad():
-        codes, _, _ = model.encode(x, pipe._noises(len(x), generator()))
+        codes, _, _ = model.encode(x, pipe._noise_of_each_level(len(x), generator()))
         reconstruction, kl = pipe.elbo_terms(x, generator=generator())
         below = x
         for level, z in enumerate(codes):
