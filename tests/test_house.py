@@ -9,6 +9,8 @@ from pathlib import Path
 import diffusers
 import pytest
 
+from training.publishing.compile import compiled, parts
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
     p for d in ("pipelines", "training", "spaces", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py")
@@ -37,9 +39,17 @@ def test_the_rules_below_look_at_something():
 
 @pytest.mark.parametrize("file", HUB_FILES, ids=lambda p: p.name)
 def test_a_hub_file_stands_alone(file):
-    """It is copied to a repository without its neighbours: it imports libraries and nothing of ours."""
+    """It is published without its neighbours: it imports libraries, and parts, whose source is compiled into it."""
     ours = {"pipelines", "training", "spaces", "tests", "benchmarks", "."}
-    assert not {m for m in imports(file) if top(m) in ours}
+    allowed = {f"pipelines.{'.'.join(p.relative_to(ROOT / 'pipelines').with_suffix('').parts)}" for p in parts(file)}
+    assert not {m for m in imports(file) if top(m) in ours} - allowed
+    tree = ast.parse(compiled(file))
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    installed = {"torch", "diffusers", "transformers", "numpy", "PIL"}
+    assert {top(m) for m in modules} <= installed | sys.stdlib_module_names
+    wrong = [line for line in file.read_text().splitlines() if line.startswith("from pipelines.") and "(" in line]
+    assert not wrong, "a part comes in by one line"
 
 
 def test_data_walks_one_way():

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from training.options import UsageError
+from training.publishing.compile import compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".npy", ".npz", ".joblib")
@@ -179,6 +180,7 @@ def _code(file: Path) -> tuple[bool, str]:
         commit, date = done.stdout.strip().splitlines()[-1].split()  # the oldest: where it came in
         return True, f"this project's code of commit {commit}, {date}"
     here = {p.read_bytes() for d in ("pipelines", "spaces") for p in (ROOT / d).rglob("*.py")}
+    here |= {compiled(p).encode() for p in ROOT.glob("pipelines/*/*_*.py") if p.name != "__init__.py"}
     if content in here:
         return True, "this project's code as it lies here, not committed"
     return False, f"not this project's code at any commit; SHA-256 {hashlib.sha256(content).hexdigest()}"

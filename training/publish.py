@@ -35,6 +35,7 @@ from safetensors import SafetensorError
 from training.card import card
 from training.hub import check_repo_id, collect, upload, verify
 from training.options import LineParser, UsageError, command_line
+from training.publishing.compile import compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ("samples.png", "curve.png", "calibration.png", "nearest.png")
@@ -281,8 +282,8 @@ class replacing:
 
 
 def _add_code(file: Path, folder: Path) -> str:
-    """Copy a module under a name that carries its hash; returns that name."""
-    content = file.read_bytes()
+    """Compile a module and write it under a name that carries its hash; returns that name."""
+    content = compiled(file).encode()
     module = f"{file.stem}_{hashlib.sha256(content).hexdigest()[:6]}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_bytes(content)

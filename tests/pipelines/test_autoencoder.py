@@ -93,7 +93,7 @@ def test_a_fitted_prior_goes_with_the_pipeline(x, tmp_path):
         assert torch.equal(*drawn)
     plain.save_pretrained(tmp_path)
     assert AutoencoderPipeline.from_pretrained(tmp_path).prior is None
-    with pytest.raises(ValueError, match="prior has 2 dimensions, the codes 3"):
+    with pytest.raises(ValueError, match="prior has 2 dimensions; it must have 3"):
         AutoencoderPipeline(model(), KDEModel.fit(codes[:, :2]))
 
 

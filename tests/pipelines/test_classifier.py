@@ -58,7 +58,9 @@ def test_pictures_arrays_and_tensors_are_one(pipe, x):
     pictures = [Image.fromarray((image[0] * 255).round().byte().numpy()) for image in levels]
     expected = pipe.classify(levels)
     torch.testing.assert_close(pipe.classify(pictures), expected)
-    torch.testing.assert_close(pipe.classify(levels.numpy()), expected)
+    torch.testing.assert_close(pipe.classify(levels.permute(0, 2, 3, 1).numpy()), expected)
+    with pytest.raises(ValueError, match=r"x has shape \(5, 1, 8, 8\); this model takes arrays \(B, 8, 8, 1\)"):
+        pipe.classify(levels.numpy())  # an array is (B, H, W, C), as `output_type="np"` gives it
 
 
 def test_it_has_no_density_and_says_why(pipe, x):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-import pipelines.classical.modeling_gaussian_mixture as modeling
+import pipelines.classical.expectation_maximisation as em
 from pipelines.classical.modeling_gaussian_mixture import COVARIANCES, GaussianMixtureModel
 
 
@@ -102,7 +102,7 @@ def test_blocks_change_nothing(kind, monkeypatch):
     x, _ = clusters(203, 4)
     steps = [s.log_likelihood for s in GaussianMixtureModel.em_steps(x, 3, kind, max_iter=5, tol=0.0)]
     model = GaussianMixtureModel.fit(x, 3, kind, max_iter=5, tol=0.0)
-    monkeypatch.setattr(modeling, "BLOCK", 60)
+    monkeypatch.setattr(em, "BLOCK", 60)
     again = GaussianMixtureModel.fit(x, 3, kind, max_iter=5, tol=0.0)
     assert [s.log_likelihood for s in GaussianMixtureModel.em_steps(x, 3, kind, max_iter=5, tol=0.0)] == pytest.approx(
         steps, abs=1e-9

@@ -17,7 +17,8 @@ from transformers import (
 )
 from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from pipelines.language.pipeline_gpt import _GPT2, GPTPipeline, _Any, _Llama, _step_for
+from pipelines.language.decoders import AnyDecoder, GPT2Decoder, LlamaDecoder, decoder_for
+from pipelines.language.pipeline_gpt import GPTPipeline
 from training.text import train_tokenizer
 
 LETTERS = "abcdefg \n"
@@ -47,7 +48,7 @@ def network(kind: str, tokenizer, begins: bool = False):
     return model.eval()
 
 
-KINDS = {"gpt2": _GPT2, "llama": _Llama, "neox": _Any}
+KINDS = {"gpt2": GPT2Decoder, "llama": LlamaDecoder, "neox": AnyDecoder}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def letters():
 @pytest.fixture(scope="module", params=KINDS)
 def pipe(request, letters):
     pipeline = GPTPipeline(model=network(request.param, letters), tokenizer=letters, device="cpu")
-    assert _step_for(pipeline.model) is KINDS[request.param]
+    assert decoder_for(pipeline.model) is KINDS[request.param]
     return pipeline
 
 
@@ -214,7 +215,7 @@ def test_cached_decoding_is_uncached_decoding(pipe):
     ids = torch.tensor([pipe.encode("abc gfe\nab")])
     whole = pipe.model(input_ids=ids).logits[0].detach()
     with torch.inference_mode():
-        network = _step_for(pipe.model)(pipe.model, [0], CONTEXT)
+        network = decoder_for(pipe.model)(pipe.model, [0], CONTEXT)
         torch.testing.assert_close(network.logits(ids[:, :4])[0], whole[3], atol=1e-4, rtol=1e-4)
         for place in range(4, ids.shape[1]):
             step = network.logits(ids[:, place : place + 1])[0]
@@ -298,8 +299,8 @@ def test_a_text_ends_at_its_end_or_at_a_stop(ending, small):
 
 
 def test_a_stream_that_is_closed_computes_no_more(small, monkeypatch):
-    calls, forward = [], _GPT2.forward
-    monkeypatch.setattr(_GPT2, "forward", lambda self, *inputs: calls.append(1) or forward(self, *inputs))
+    calls, forward = [], GPT2Decoder.forward
+    monkeypatch.setattr(GPT2Decoder, "forward", lambda self, *inputs: calls.append(1) or forward(self, *inputs))
     stream = small.stream("a", 10_000)
     taken = [next(stream) for _ in range(3)]
     stream.close()
@@ -344,11 +345,11 @@ def test_a_network_with_an_adapter_or_a_hook_is_asked_itself(letters):
     for block in model.transformer.h:
         block.attn.c_attn = Adapter(block.attn.c_attn)
     pipe = GPTPipeline(model=model, tokenizer=letters, device="cpu")
-    assert _step_for(model) is _Any
+    assert decoder_for(model) is AnyDecoder
     assert pipe("gfe abc", 12, temperature=0)["token_ids"] == greedy_by_transformers(pipe, "gfe abc", 12)
     hooked = network("gpt2", letters)
     hooked.transformer.h[0].register_forward_hook(lambda module, inputs, output: None)
-    assert _step_for(hooked) is _Any
+    assert decoder_for(hooked) is AnyDecoder
 
 
 def test_call_and_callback_see_the_steps_of_the_stream(small):
@@ -416,7 +417,7 @@ def test_prompts_show_none_one_or_several_examples():
         ({"min_p": -0.1}, r"min_p is -0.1; it must lie in \[0, 1\]"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"num_beams": 0}, "num_beams is 0"),
-        ({"overflow": "crash"}, "overflow is 'crash'; it must be one of slide, error"),
+        ({"overflow": "crash"}, "overflow is 'crash'; it must be 'slide' or 'error'"),
         ({"generator": [seeded(0), seeded(1)]}, "generator is a list of 2; there are 1 prompts"),
         ({"stop_strings": [""]}, "stop_strings holds an empty text"),
         ({"generator": 0}, "generator is 0; it must be a torch.Generator"),

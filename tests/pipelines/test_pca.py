@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_named(x):
         (lambda: PCAModel.fit([x, x[:, :2]], 2), "all batches must be"),
         (lambda: PCAModel.fit([x / 0], 2), "x holds NaN or infinite values"),
         (lambda: DensityPipeline(None, None, vectors(8)), "density and pca are both None"),
-        (lambda: DensityPipeline(None, pca, vectors(9)), "pca takes 8 dimensions, x has 9"),
+        (lambda: DensityPipeline(None, pca, vectors(9)), "pca has 8 dimensions; it must have 9"),
         (lambda: DensityPipeline(KDEModel.fit(x), pca, vectors(8)), "density has 8 dimensions; it must have 3"),
         (lambda: DensityPipeline(None, pca), "data_spec is None"),
         (lambda: DensityPipeline(None, pca, vectors(8)).decode(x), r"latents is \(500, 8\)"),

@@ -18,6 +18,7 @@ from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, run_module
 from training import publish
 from training.options import UsageError
+from training.publishing.compile import compiled
 
 DRAW = """
     import sys, torch
@@ -53,6 +54,9 @@ def test_the_folder_holds_its_code_under_hashed_names_and_no_pickle(portable):
     assert model_class == "VAEModel" and (portable / "vae" / f"{component}.py").is_file()
     content = (ROOT / "pipelines" / "autoencoders" / "modeling_vae.py").read_bytes()
     assert (portable / "vae" / f"{component}.py").read_bytes() == content
+    content = compiled(ROOT / "pipelines" / "autoencoders" / "pipeline_vae.py").encode()
+    assert (portable / f"{module}.py").read_bytes() == content
+    assert module == f"pipeline_vae_{hashlib.sha256(content).hexdigest()[:6]}"
     endings = {p.suffix for p in portable.rglob("*") if p.is_file()}
     assert endings == {".py", ".json", ".safetensors", ".md", ".png"}
 

@@ -14,8 +14,9 @@ import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from pipelines.diffusion.denoiser import keep_labels, run_denoiser
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
-from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline, keep_labels, run_denoiser
+from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
 from training.data import DataOptions, DataSource, in_order
 from training.loops.common import RunOptions, start
 from training.loops.single import train
