@@ -19,7 +19,7 @@ from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, T
 
 from pipelines.language.decoders import AnyDecoder, GPT2Decoder, LlamaDecoder, decoder_for
 from pipelines.language.pipeline_gpt import GPTPipeline
-from training.text import train_tokenizer
+from training.data.tokens import train_tokenizer
 
 LETTERS = "abcdefg \n"
 CONTEXT = 24

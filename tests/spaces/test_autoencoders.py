@@ -19,7 +19,7 @@ from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_nmf import NMFModel
 from pipelines.classical.pipeline_nmf import NMFPipeline
 from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of
-from training.publish import build
+from training.publishing.build import build
 
 pytestmark = pytest.mark.browser
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [0, 1], "dequantization": "none",
