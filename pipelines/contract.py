@@ -190,8 +190,8 @@ class Contract:
         if may_miss:
             if x.isinf().any():
                 raise ValueError(f"{name} holds infinite values; all must be finite, or NaN where nothing is known")
-        elif not x.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
+        else:
+            self._check_finite(name, x)
         known = x[~x.isnan()] if may_miss else x
         if support == "real" or not known.numel():
             return x
@@ -381,13 +381,17 @@ class Contract:
             got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
             wanted = ", ".join(map(str, shape))
             raise ValueError(f"{name} is {got}; it must be a tensor of shape (B, {wanted}){meaning}")
-        if not latents.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
+        self._check_finite(name, latents)
         return latents.to(self.device, torch.float32)
 
     _check_count = staticmethod(check_count)
     _check_number = staticmethod(check_number)
     _check_choice = staticmethod(check_choice)
+
+    @staticmethod
+    def _check_finite(name: str, values: Tensor) -> None:
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
 
     def _check_output_type(self, output_type: str) -> None:
         self._check_choice("output_type", output_type, "pil", "np", "pt")

@@ -143,8 +143,6 @@ class GPTPipeline(Texts, Pipeline):
         """
         stride = max(1, self.context_length // 2) if stride is None else stride
         check_count("stride", stride, most=self.context_length)
-        if not isinstance(text, str):
-            raise ValueError(f"text is a {type(text).__name__}; it must be a text")
         ids = self._ids(text, "text")
         before = self._ids(prompt, "prompt")
         if self.bos_token_id is not None:
@@ -241,9 +239,7 @@ class GPTPipeline(Texts, Pipeline):
         Raises:
             ValueError: a value outside its range, an empty prompt where the model needs one, an unknown character.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("prompts is empty; give at least one")
+        prompts = self._listed(prompts)
         max_new_tokens = check_count("max_new_tokens", max_new_tokens)
         warp = token_probabilities(
             temperature, top_k, top_p, min_p
@@ -339,9 +335,7 @@ class GPTPipeline(Texts, Pipeline):
         Raises:
             ValueError: as `stream`; beams together with what only sampling knows.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not texts:
-            raise ValueError("prompts is empty; give at least one")
+        texts = self._listed(prompts)
         if check_count("num_beams", num_beams) > 1:
             for name, value, unused in (
                 ("temperature", temperature, 1.0), ("top_k", top_k, None), ("top_p", top_p, None),
@@ -394,6 +388,13 @@ class GPTPipeline(Texts, Pipeline):
         new = new if end is None else new[: end + 1]  # what follows is padding
         values = self.token_log_probs([*ids, *new], self.context_length)[len(ids) - 1 :].tolist()
         return new, values, "length" if end is None else "end_of_text"
+
+    @staticmethod
+    def _listed(prompts: str | Sequence[str]) -> list[str]:
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("prompts is empty; give at least one")
+        return prompts
 
     def _check_overflow(self, length: int, more: int, overflow: str) -> None:
         """Refuse a text of this length, and so many tokens more, that neither fits into the context nor may slide."""

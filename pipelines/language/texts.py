@@ -20,8 +20,6 @@ class Texts:
         Raises:
             ValueError: not a text, nothing to begin with, or a character that the vocabulary lacks.
         """
-        if not isinstance(text, str):
-            raise ValueError(f"{name} is a {type(text).__name__}; it must be a text")
         ids = self._ids(text, name)
         if self.bos_token_id is not None:
             return [self.bos_token_id, *ids]
@@ -30,6 +28,9 @@ class Texts:
         return ids
 
     def _ids(self, text: str, name: str) -> list[int]:
+        if not isinstance(text, str):
+            raise ValueError(f"{name} is a {type(text).__name__}; it must be a text")
+
         def encoded(part: str) -> list[int] | None:
             """None where the vocabulary lacks something: then tokenizers raises its own kind, or puts "unknown"."""
             try:

@@ -9,7 +9,26 @@ from PIL import Image
 
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
+from tests.contract import LEVELS, Instance, image_spec
 from training.classical.classifier import augment
+
+
+def tiny() -> ClassifierPipeline:
+    torch.manual_seed(0)
+    return ClassifierPipeline(ClassifierModel(image_spec(LEVELS), width=8, feature_dim=12).eval()).to("cpu")
+
+
+INSTANCES = {
+    "classifier": Instance(
+        ClassifierPipeline,
+        tiny,
+        "none",
+        {"classify", "features"},
+        loss=lambda pipe, x, labels: pipe.classifier(pipe._to_network(x), torch.arange(len(x)) % 10).loss,
+        judge="classify",
+        reason=r"log_prob: a classifier models p\(y\|x\), not p\(x\)",
+    )
+}
 
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [-1, 1], "dequantization": "none",
         "num_classes": 10}  # fmt: skip

@@ -11,6 +11,18 @@ from sklearn.mixture import GaussianMixture
 
 import pipelines.classical.expectation_maximisation as em
 from pipelines.classical.modeling_gaussian_mixture import COVARIANCES, GaussianMixtureModel
+from tests.contract import UNIT_DEQUANTISED, image_spec
+from tests.pipelines.test_kde import density_instance
+
+
+def two(points, **by_class) -> GaussianMixtureModel:
+    return GaussianMixtureModel.fit(points, 2, reg_covar=0.5, **by_class)
+
+
+INSTANCES = {
+    "mixture": density_instance(two, image_spec(UNIT_DEQUANTISED)),
+    "mixture by class": density_instance(two, image_spec(UNIT_DEQUANTISED), 4, 10),
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -19,6 +19,7 @@ from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, T
 
 from pipelines.language.decoders import AnyDecoder, GPT2Decoder, LlamaDecoder, decoder_for
 from pipelines.language.pipeline_gpt import GPTPipeline
+from tests.contract import Instance
 from training.data.tokens import train_tokenizer
 
 LETTERS = "abcdefg \n"
@@ -76,6 +77,42 @@ def ending(letters):
 
 def seeded(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
+
+
+def drawn_with_margins(pipe, numbers: list[int]) -> list[tuple[list[int], list[float]]]:
+    """Tokens of texts, each from a seed of its own, and by how much each won: the share of its lead in p / Exp(1).
+
+    `torch.multinomial` draws so: the token with the largest p / Exp(1) has probability p.
+    """
+    prompts = [LETTERS[n % 5 : n % 5 + 2] for n in numbers]
+    found = []
+    for prompt, number, row in zip(
+        prompts, numbers, pipe(prompts, 10, generator=[seeded(n) for n in numbers]), strict=True
+    ):
+        generator, ids, margins = seeded(number), pipe.encode(prompt), []
+        for place in range(len(row["token_ids"])):
+            with torch.no_grad():
+                p = pipe.model(torch.tensor([ids + row["token_ids"][:place]])).logits[0, -1].softmax(-1)
+            first, second = (p / torch.empty_like(p).exponential_(generator=generator)).topk(2).values.tolist()
+            margins.append(1 - second / first)
+        found.append((row["token_ids"], margins))
+    return found
+
+
+def instance(kind: str) -> Instance:
+    def make():
+        letters = train_tokenizer([LETTERS], "characters", 0, CONTEXT)
+        return GPTPipeline(model=network(kind, letters), tokenizer=letters, device="cpu")
+
+    def loss(pipe, x, labels):
+        ids = torch.tensor([pipe.encode(LETTERS)])
+        return pipe.model(input_ids=ids, labels=ids).loss
+
+    calls = {"sample", "stream", "next_token", "log_prob", "score", "tree", "build_prompt"}
+    return Instance(GPTPipeline, make, "exact", calls, loss=loss, draw=drawn_with_margins)
+
+
+INSTANCES = {f"gpt {kind}": instance(kind) for kind in KINDS}
 
 
 # Probabilities

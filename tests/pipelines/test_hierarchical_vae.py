@@ -10,7 +10,25 @@ from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEMode
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from tests.test_contract import BINARY, LEVELS, REAL, image_spec
+from tests.contract import BINARY, CODES, LEVELS, REAL, Instance, image_spec
+
+
+def tiny() -> HierarchicalVAEPipeline:
+    torch.manual_seed(0)
+    model = HierarchicalVAEModel(image_spec(BINARY), [4, 3, 2], width=16, upper_width=8)
+    return HierarchicalVAEPipeline(model).to("cpu")
+
+
+INSTANCES = {
+    "hierarchical vae": Instance(
+        HierarchicalVAEPipeline,
+        tiny,
+        "bound",
+        CODES | {"sample", "log_prob", "elbo", "elbo_terms", "active_units", "resample"},
+        loss=lambda pipe, x, labels: pipe.hierarchical_vae(x).loss,
+        options={"resample": {"num": 1}},
+    )
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:

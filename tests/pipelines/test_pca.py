@@ -10,6 +10,25 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
+from tests.contract import CODES, UNIT_DEQUANTISED, VECTOR_SPEC, Instance, image_spec
+
+
+def instance(spec: dict, num_components: int) -> Instance:
+    def make():
+        noise = torch.rand(80, math.prod(spec["shape"]), generator=torch.Generator().manual_seed(0))
+        return DensityPipeline(None, PCAModel.fit([noise], num_components), spec).to("cpu")
+
+    return Instance(
+        DensityPipeline,
+        make,
+        "none",
+        CODES | {"reconstruction_error"},
+        judge="reconstruction_error",
+        reason=r"log_prob: a PCA without a density of its codes has no p\(x\)",
+    )
+
+
+INSTANCES = {"pca": instance(image_spec(UNIT_DEQUANTISED), 4), "pca of vectors": instance(VECTOR_SPEC, 1)}
 
 IMAGES = {"kind": "image", "shape": [1, 4, 4], "support": "8-bit", "range": [0, 1], "dequantization": "uniform",
           "num_classes": 0}  # fmt: skip

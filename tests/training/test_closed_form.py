@@ -15,8 +15,8 @@ from pipelines.classical.pipeline_clustering import ClusteringPipeline
 from pipelines.classical.pipeline_density import DensityPipeline
 from pipelines.classical.pipeline_nmf import NMFPipeline
 from tests.conftest import run_module
-from training.classical import density
 from training.classical.clustering import main as clustering
+from training.classical.density import DECLARATION
 from training.classical.density import main as density
 from training.classical.nmf import main as nmf
 from training.data.images import DataOptions, load_data
@@ -225,7 +225,7 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(tmp_path):
 
 def test_a_figure_that_is_not_finite_stops_the_fit(tmp_path):
     source = load_data(DataOptions())
-    run = Run(density.DECLARATION, FitOptions(output_dir=str(tmp_path / "run")))
+    run = Run(DECLARATION, FitOptions(output_dir=str(tmp_path / "run")))
 
     def solve(report):
         report(1, 10, loss=2.0)
