@@ -90,8 +90,8 @@ RULES = (
     ),
     Rule(r"-m training\.evaluate", "few samples", add="--num_samples 10 --importance_samples 2"),
     Rule(
-        r"-m training\.evaluate (checkpoints/|runs/(gan-discs|ddpm-flags|mixture-stripes$))",
-        "takes seconds; run for one model of each kind: vae-shapes, mixture-stripes with an extractor, book",
+        r"-m training\.evaluate (checkpoints/|runs/(gan-discs|ddpm-flags|mixture-stripes))",
+        "takes seconds; it is run for one model of images, vae-shapes, and for one of text, book",
         how="parse",
     ),
     Rule(r"-m training\.leaderboard", "writes into the repository; tests/training runs it", how="parse"),
@@ -100,6 +100,7 @@ RULES = (
     Rule(r"^make (demo|test|lint)", "installs, serves until it is stopped, or runs this very suite", how="dry"),
     Rule(r"-m pytest", "runs this very suite", how="exists"),
     Rule(r"python \S+/app\.py", "serves until it is stopped; tests/spaces opens every Space", how="exists"),
+    Rule(r"take_pictures", "opens the gallery in Chromium, and writes into the repository", how="exists"),
     Rule(r"hf auth login", "asks for a token", how="help"),
     Rule(r"gradio_client", "the gallery is elsewhere here", swap={"http://127.0.0.1:7860": "{gallery}"}),
     Rule(r"digit\.png", "the reader's own picture", swap={"digit.png": "{digit}"}),
@@ -361,7 +362,9 @@ class Given:
 
     def published(self, *words) -> None:
         words = [str(word) for word in words]
-        code, said = self.worker("commands")(self.place, launcher=[], module="training.publish", words=words, parse=False)
+        code, said = self.worker("commands")(
+            self.place, launcher=[], module="training.publish", words=words, parse=False
+        )
         assert code == 0, said
 
     @property
