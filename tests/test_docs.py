@@ -9,6 +9,7 @@ serve all pages, since importing torch takes seconds.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -77,7 +78,7 @@ RULES = (
     ),
     Rule(r"-m training\.language\.gpt.*--init_from", "a context that the stand-in has", add="--context_length 32"),
     Rule(r"gaussian-mixture-mnist\.yaml", "few rows", add="--pca_dim 5 --num_components 2"),
-    Rule(r"-(mnist|shapes)\.yaml(?!.*--data_dir)", "MNIST is not in the repository", add="--data_dir {mnist}"),
+    Rule(r"-mnist\.yaml(?!.*--data_dir)", "MNIST is not in the repository", add="--data_dir {mnist}"),
     Rule(
         r"gpt-shakespeare\.yaml(?!.*--data_dir)", "tiny Shakespeare is not in the repository", add="--data_dir {texts}"
     ),
@@ -130,6 +131,7 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     found, language, begin, lines = [], None, 0, []
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        assert not re.match(r"\s+```|\s*~~~", line), f"{page}:{number}: a block that begins otherwise is not found"
         if line.startswith("```"):
             if language is None:
                 language, begin, lines = line[3:].strip(), number + 1, []
@@ -265,7 +267,7 @@ def free_port() -> int:
 
 
 def answering(url: str, process: subprocess.Popen) -> str:
-    for _ in range(600):
+    for _ in range(2_400):  # a busy machine is slow, not wrong
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return url
@@ -457,16 +459,22 @@ def _file(words: list[str], folder: Path, given: Given, how: str, environment: d
     return len(options + models), f"unknown: {options}; missing: {models}"
 
 
+@functools.cache
+def said_by(*words: str) -> tuple[int, str]:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
 def _make(words: list[str], folder: Path, given: Given, how: str, environment: dict) -> tuple[int, str]:
-    done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stderr
+    return said_by("make", "-n", *words[1:])
 
 
 def _hf(words: list[str], folder: Path, given: Given, how: str, environment: dict) -> tuple[int, str]:
-    more = [] if how == "run" else ["--help"]
-    hf = Path(sys.executable).with_name("hf")
-    done = subprocess.run([hf, *words[1:], *more], cwd=folder, env={**os.environ, **given.environment},
-                          capture_output=True, text=True)  # fmt: skip
+    hf = str(Path(sys.executable).with_name("hf"))
+    if how == "help":
+        return said_by(hf, *words[1:], "--help")
+    environment = {**os.environ, **given.environment}
+    done = subprocess.run([hf, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 
