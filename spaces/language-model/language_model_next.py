@@ -147,6 +147,7 @@ def opened_with(model: str) -> tuple[gr.Radio, str]:
 
 
 def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
+    gr.api(lm_next, api_name="lm_next")  # before the tab: tabs with something between them are two rows of tabs
     with gr.Tab("Next token"):
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -180,6 +181,5 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     opening.input(lambda chosen: chosen, opening, prompt, **QUIET)
     bars.input(append, [model, prompt, bars], prompt, **LATEST)
     model.change(opened_with, model, [opening, prompt], **QUIET).success(quietly, seen, [bars, facts], **QUIET)
-    gr.api(lm_next, api_name="lm_next")
     if MODELS.first:
         demo.load(quietly, seen, [bars, facts], **QUIET)
