@@ -14,7 +14,6 @@ from autoencoders_models import (
     OBJECTIVES,
     autoencoder,
     autoencoders,
-    classes_of,
     code_size,
     first_of,
     objective_of,
@@ -83,7 +82,7 @@ def plane_of(name: str) -> Plane:
     distances = torch.cdist(codes.double(), codes.double()).float().fill_diagonal_(float("inf"))
     return Plane(
         codes,
-        None if classes is None or not classes_of(name) else classes.detach().long().numpy(),
+        None if classes is None or not FACTS[name].num_classes else classes.detach().long().numpy(),
         (low + high) / 2,
         float((high - low).max()) * 0.56 + 1e-6,
         distances.min(1).values.sort().values,

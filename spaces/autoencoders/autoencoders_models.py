@@ -168,9 +168,3 @@ def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
 
 def shown(pipe, x: torch.Tensor, side: int = 252) -> Image.Image:
     return upscale(pipe.image_processor.postprocess(x.clamp(0, 1))[0], side)
-
-
-def classes_of(name: str) -> int:
-    """How many classes the density of a model's codes knows; 0 for none."""
-    prior = prior_of(name)
-    return prior.get("num_classes", 0) if prior.get("conditional") else 0

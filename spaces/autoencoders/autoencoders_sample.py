@@ -8,7 +8,6 @@ from autoencoders_models import (
     FACTS,
     autoencoder,
     autoencoders,
-    classes_of,
     code_size,
     first_of,
     model_choice,
@@ -38,7 +37,7 @@ def own_density(name: str) -> str:
     prior, code_prior = prior_of(name), FACTS[name].setting("code_prior")
     if prior:
         kind = "a kernel density" if "num_points" in prior else "a Gaussian mixture"
-        return f"{kind} fitted to its codes" + (", one a class" if classes_of(name) else "")
+        return f"{kind} fitted to its codes" + (", one a class" if FACTS[name].num_classes else "")
     shapes = {"gaussian": "N(0, I)", "ring": "a ring", "ball": "a ball"}
     return f"{shapes.get(code_prior, code_prior)}, which its codes were drawn to"
 
@@ -70,7 +69,7 @@ def autoencoder_sample(
     pipe = autoencoder(model)
     if pipe.likelihood == "none":
         raise user_error(f"{model} has no density of its codes: there is nothing to draw from but N(0, I).")
-    count, wanted = whole("count", count, 1, MAX_COUNT), class_of(label, classes_of(model))
+    count, wanted = whole("count", count, 1, MAX_COUNT), class_of(label, FACTS[model].num_classes)
     seed = seed_of(seed, new_seed)
     blind, z, own = drawn(model, count, wanted, seed)
     text = f"**{titled(OFFERED)[model]}**: codes of {z.shape[1]} numbers, drawn from {own_density(model)}."
@@ -102,7 +101,7 @@ def autoencoder_compare(label: str, seed: int) -> Iterator[str]:
     first_of(OFFERED, "ae-mnist")
     names = [name for name in OFFERED if code_size(name) != 2] or OFFERED
     for name in names:
-        blind, _, own = drawn(name, 9, class_of(label, classes_of(name)), seed)
+        blind, _, own = drawn(name, 9, class_of(label, FACTS[name].num_classes), seed)
         left, right = (grid(images, width=200) for images in (blind, own))
         density = own_density(name)
         note = f"{density[0].upper()}{density[1:]}."
@@ -111,7 +110,7 @@ def autoencoder_compare(label: str, seed: int) -> Iterator[str]:
 
 
 def update_class(model: str):
-    return offer_classes(classes_of(model) if model else 0)
+    return offer_classes(FACTS[model].num_classes if model else 0)
 
 
 def build(demo: gr.Blocks) -> None:

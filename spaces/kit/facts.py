@@ -49,6 +49,14 @@ class Facts:
         shape = self.data_spec.get("shape") or []
         return self.data_spec.get("kind") == "image" and len(shape) == 3 and shape[0] == 1 and shape[1] == shape[2]
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes it can be asked for; 0 for none."""
+        for config in (self.config, *self.parts.values()):
+            if config.get("conditional"):
+                return config.get("num_classes") or self.data_spec.get("num_classes") or 0
+        return 0
+
     def part_with(self, *settings: str) -> str | None:
         """The first component whose config has all these settings."""
         return next((name for name, config in self.parts.items() if set(settings) <= set(config)), None)
