@@ -1,0 +1,76 @@
+"""What is known of a model before it is loaded, without a browser."""
+
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.spaces.conftest import kit_package
+
+CHECKPOINTS = sorted(file.parent for file in ROOT.glob("checkpoints/*/model_index.json"))
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    with kit_package(tmp_path_factory.mktemp("kit")) as kit:
+        yield kit.facts
+
+
+CODE = '''
+class Shared:
+    def encode(self): return 1
+    def decode(self): return 2
+    def _check(self): return 3
+
+class Model(Shared, Elsewhere):
+    @property
+    def likelihood(self): return "none"
+    def stream(self): yield 0
+    def decode(self):
+        """It has no codes."""
+        raise NotImplementedError("decode: there is none")
+    def log_prob(self): raise NotImplementedError
+    elbo = log_prob
+    again = encode_twice = stream
+'''
+
+
+def test_calls_are_read_from_the_code_and_refusals_are_none(facts):
+    assert facts.calls_in(CODE, "Model") == {"sample", "stream", "encode", "again", "encode_twice"}
+    assert facts.calls_in(CODE, "Shared") == {"encode", "decode"}
+    assert facts.calls_in(CODE, "Elsewhere") == frozenset()
+
+
+@pytest.mark.parametrize("folder", CHECKPOINTS, ids=lambda folder: folder.name)
+def test_a_checkpoint_says_before_it_is_loaded_what_it_answers_when_it_is(facts, folder, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    from training.publish import build
+
+    build(folder, tmp_path / "unrelated")
+    known = facts.read_facts(str(tmp_path / "unrelated"))
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "unrelated", trust_remote_code=True)
+    assert not known.problem and known.data_spec == dict(pipe.data_spec)
+    assert known.parts.keys() == {name for name, part in pipe.components.items() if part is not None}
+    classes = getattr(pipe, "num_classes", getattr(pipe, "_num_classes", None))
+    assert known.num_classes == classes or classes is None
+    assert known.options == json.loads((folder / "run.json").read_text())["options"]
+    assert all(callable(getattr(pipe, call)) for call in known.calls - {"sample"})
+    # what an instance refuses its class may still have; it never answers more
+    assert known.calls >= set(getattr(pipe, "calls", ()))
+    for refused in ("log_prob", "elbo"):
+        if pipe.likelihood == "none" and hasattr(pipe, refused) and "density" not in pipe.components:
+            assert refused not in known.calls
+
+
+def test_a_model_that_cannot_be_read_says_why(facts, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "model_index.json").write_text('{"_class_name": ')
+    for address, word in (
+        (tmp_path / "empty", "No such file"),
+        (tmp_path / "cut", "Expecting value"),
+        ("nowhere", "neither a folder"),
+    ):
+        known = facts.read_facts(str(address))
+        assert word in known.problem and not known.calls and not known.data_spec and not known.takes_digits
