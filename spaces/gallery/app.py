@@ -16,7 +16,7 @@ from kit.pictures import data_url
 from kit.theme import launch
 
 HERE = Path(__file__).parent
-Models.gallery = True  # before the pages are imported: each shows its own models only
+Models.records = HERE / "records"  # before the pages are imported: each takes the models that answer it
 PAGES = {name: importlib.import_module(name) for name in json.loads((HERE / "pages.json").read_text())}
 
 # The first question to ask of a generative model: what it can say about the probability of an image.

@@ -1,5 +1,7 @@
 """Digits: drawings made ready for a model, and examples to click."""
 
+from __future__ import annotations  # torch.Tensor is named before torch is there
+
 import functools
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kit.errors import user_error
+from kit.lazy import LazyModule
 
 HERE = Path(__file__).parent
+torch = LazyModule("torch")
 
 
 def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
@@ -44,6 +48,21 @@ def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
     digit = Image.new("L", (size, size))
     digit.paste(ink, tuple(place))
     return digit
+
+
+def digit_tensor(pipe, picture: Image.Image | None) -> torch.Tensor:
+    """A drawing as a pipeline takes it, (1, 1, H, W) in [0, 1], on the support of its data: black and white if binary.
+
+    Raises:
+        gr.Error: there is nothing on it, or the model's images are not square or have colours.
+    """
+    channels, height, width = pipe.data_spec["shape"]
+    if channels != 1 or height != width:
+        raise user_error(
+            f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one."
+        )
+    x = torch.from_numpy(np.asarray(as_digit(picture, height), dtype=np.float32) / 255)[None, None]
+    return (x > 0.5).float() if pipe.data_spec["support"] == "binary" else x
 
 
 @functools.cache

@@ -4,11 +4,12 @@ MODEL_ID names the models, separated by commas: Hub ids (`user/vae-mnist@revisio
 MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest ago is dropped first.
 """
 
+import functools
 import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,9 +22,15 @@ from kit.lazy import LazyModule
 class Models:
     """The models of a page, by name, each loaded when it is first used and then shared by all sessions.
 
+    A page takes each model that answers what it needs, whatever it is called. What a model answers stands in the
+    results.json beside it ("calls", "data_kind"); where it does not, the pipeline is asked once it is loaded. In a
+    gallery, where MODEL_ID names the models of all pages, a page takes only those of which it is known.
+
     Args:
-        preferred: names in the order in which the page shows them. In a gallery, where MODEL_ID names the models of
-            all pages, only these are the page's; alone, a page shows whatever MODEL_ID names.
+        preferred: names that come first, in this order.
+        needs: groups of calls, like ("sample", "encode"); a model must answer all of one group. Without any, the page
+            takes every model.
+        kind: of the data, "image" or "vector", where the page takes one kind alone.
         library: whose pipelines they are, diffusers or transformers.
     """
 
@@ -32,18 +39,24 @@ class Models:
     locks: ClassVar[dict[str, threading.Lock]] = {}
     lock: ClassVar[threading.Lock] = threading.Lock()
     libraries: ClassVar[set[str]] = set()
-    gallery: ClassVar[bool] = False
+    records: ClassVar[Path | None] = None  # in a gallery, the folder that has a record of each model
 
-    def __init__(self, preferred: tuple[str, ...], library: str = "diffusers"):
-        self.preferred, self.library = preferred, library
+    def __init__(
+        self,
+        preferred: Sequence[str] = (),
+        *,
+        needs: Sequence[Sequence[str]] = (),
+        kind: str | None = None,
+        library: str = "diffusers",
+    ):
+        self.preferred, self.needs, self.kind, self.library = tuple(preferred), needs or ((),), kind, library
         self.libraries.add(library)
         given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
-        self.addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
-        if self.gallery:
-            self.addresses = {n: self.addresses[n] for n in preferred if n in self.addresses}
-        else:
-            order = {n: i for i, n in enumerate(preferred)}
-            self.addresses = dict(sorted(self.addresses.items(), key=lambda item: order.get(item[0], len(order))))
+        addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
+        order = {n: i for i, n in enumerate(self.preferred)}
+        names = sorted(addresses, key=lambda name: order.get(name, len(order)))
+        self.given = addresses
+        self.addresses = {n: addresses[n] for n in names if any(self._may_answer(n, group) for group in self.needs)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.addresses)
@@ -52,21 +65,62 @@ class Models:
     def first(self) -> str | None:
         return next(iter(self.addresses), None)
 
+    def that_answer(self, *calls: str) -> list[str]:
+        """Those that answer these calls too, or of which it is not known yet; for a tab's own choice."""
+        return [name for name in self if self._may_answer(name, calls)]
+
+    def with_classes(self, surely: bool = False) -> list[str]:
+        """Those that take classes, or, unless `surely`, of which it is not known yet."""
+        return [name for name in self if self.known(name).get("num_classes", not surely)]
+
+    def known(self, name: str) -> dict:
+        """What is known of a model that may not be loaded: "calls", "data_kind", "num_classes" and what was measured,
+        and its run.json as "run"; {} where there is no record of it at hand."""
+        return _record(Path(self.given[name]) if self.records is None else self.records / name)
+
+    def _may_answer(self, name: str, calls: Sequence[str]) -> bool:
+        found = self.known(name)
+        if "calls" not in found:
+            return self.records is None
+        return set(calls) <= set(found["calls"]) and self.kind in (None, found.get("data_kind"))
+
     def control(self) -> gr.Dropdown:
         """The choice of a model; without any, a line that says how to give one."""
         if not self.addresses:
+            unfit = ""
+            if self.given and self.records is None:
+                unfit = f" {', '.join(self.given)}: not for this page, which asks for {self._asked()}."
             gr.Markdown(
-                "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like "
+                f"**No model is set.**{unfit} `MODEL_ID` names one or several, separated by commas: Hub ids like "
                 "`user/vae-mnist`, or portable folders."
             )
         return gr.Dropdown(list(self), value=self.first, label="Model", elem_id="model")
 
-    def __getitem__(self, name: str):
-        """The pipeline.
+    def get(self, name: str, *calls: str):
+        """The pipeline, which answers what the page needs and these calls.
 
         Raises:
-            gr.Error: there is no such model, or it cannot be loaded.
+            gr.Error: there is no such model, it cannot be loaded, or does not answer.
         """
+        pipe = self._loaded(name)
+        if not any(all(answers(pipe, call) for call in group) for group in self.needs):
+            raise user_error(f"{name} does not answer what this page asks for: {self._asked()}.")
+        missing = [call for call in calls if not answers(pipe, call)]
+        if missing:
+            able = [other for other in self.that_answer(*calls) if "calls" in self.known(other)]
+            hint = f"; choose {able[0]}, which does" if able else ""
+            raise user_error(f"{name} does not answer {' and '.join(missing)}{hint}.")
+        if self.kind and pipe.data_spec["kind"] != self.kind:
+            raise user_error(f"{name} has data of kind {pipe.data_spec['kind']!r}; this page takes {self.kind!r}.")
+        return pipe
+
+    def _asked(self) -> str:
+        return " or ".join(", ".join(group) for group in self.needs)
+
+    def __getitem__(self, name: str):
+        return self.get(name)
+
+    def _loaded(self, name: str):
         if not self.addresses:
             raise user_error("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
         if name not in self.addresses:
@@ -118,6 +172,16 @@ class Models:
         return json.loads(file.read_text()) if file.is_file() else {}
 
 
+@functools.cache
+def _record(folder: Path) -> dict:
+    found = {}
+    for file, key in (("results.json", None), ("run.json", "run")):
+        if (folder / file).is_file():
+            content = json.loads((folder / file).read_text())
+            found |= {key: content} if key else content
+    return found
+
+
 def _of_diffusers() -> Callable:
     loaded = LazyModule("diffusers").DiffusionPipeline
 
@@ -155,3 +219,15 @@ def answers(pipe, call: str) -> bool:
     if calls is not None:
         return call in calls
     return callable(pipe) if call == "sample" else hasattr(pipe, call)
+
+
+def num_classes(pipe) -> int:
+    """How many classes a pipeline's calls take; 0 of an unconditional one."""
+    return getattr(pipe, "num_classes", None) or getattr(pipe, "_num_classes", 0)
+
+
+def code_length(pipe) -> int:
+    """How many numbers `pipe.encode` makes of an image."""
+    torch = LazyModule("torch")
+    labels = [0] if num_classes(pipe) else None
+    return pipe.encode(torch.zeros(1, *pipe.data_spec["shape"]), labels).shape[1]

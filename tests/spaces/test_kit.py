@@ -1,5 +1,6 @@
 """What all Spaces share, without a browser."""
 
+import json
 import threading
 import time
 
@@ -220,11 +221,52 @@ def test_models_are_shared_and_kept_within_a_bound(kit, portable, tmp_path, monk
         models["d"]
 
 
-def test_in_a_gallery_a_page_takes_its_own_models_only(kit, monkeypatch):
-    monkeypatch.setenv("MODEL_ID", "user/x-mnist, user/a@v1,b/")
-    monkeypatch.setattr(kit.models.Models, "gallery", True)
-    assert list(kit.models.Models(("b", "a", "c"))) == ["b", "a"]
-    assert kit.models.Models(("a",)).addresses == {"a": "user/a@v1"}
+def recorded(folder, **results):
+    """The record of a model, as a gallery has it."""
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_in_a_gallery_a_page_takes_its_own_models_only(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_ID", "user/x-mnist, user/a@v1,b/, user/points, user/sorts")
+    monkeypatch.setattr(kit.models.Models, "records", tmp_path)
+    draws = {"calls": ["encode", "sample"], "data_kind": "image", "num_classes": 0}
+    recorded(tmp_path / "a", **{**draws, "num_classes": 10})
+    recorded(tmp_path / "b", **draws)
+    recorded(tmp_path / "points", **{**draws, "data_kind": "vector"})
+    recorded(tmp_path / "sorts", calls=["assign"], data_kind="image", num_classes=0)
+
+    def page(*preferred, needs=(("sample",),), kind="image"):
+        return kit.models.Models(preferred, needs=needs, kind=kind)
+
+    assert list(page("b", "a", "c")) == ["b", "a"]  # x-mnist has no record: nothing is known of it
+    assert page("a", needs=(("sample",), ("assign",))).addresses == {
+        "a": "user/a@v1",
+        "b": "b/",
+        "sorts": "user/sorts",
+    }
+    assert list(page(kind=None)) == ["a", "b", "points"]
+    assert page().that_answer("encode") == ["a", "b"] and page().that_answer("log_prob") == []
+    assert page().with_classes() == page().with_classes(surely=True) == ["a"]
+    assert list(page(needs=(("no_such_call",),))) == []
+
+
+def test_alone_a_page_takes_what_is_not_known_yet_and_asks_it_when_it_is_there(kit, portable, tmp_path, monkeypatch):
+    recorded(tmp_path / "sorts", calls=["assign"], data_kind="image")
+    monkeypatch.setenv("MODEL_ID", f"{portable},{tmp_path / 'sorts'}")
+
+    def page(needs=(("sample", "encode"),), kind="image"):
+        return kit.models.Models(("sorts",), needs=needs, kind=kind)
+
+    assert list(page()) == ["tiny"]  # of the other it is known that it does not answer
+    assert page()["tiny"] is page().get("tiny", "elbo") and page().with_classes() == ["tiny"]
+    for models, calls, message in (
+        (page(needs=(("assign",), ("sample", "no_such_call"))), (), "asks for: assign or sample, no_such_call"),
+        (page(), ("assign", "walk"), "tiny does not answer assign and walk"),
+        (page(kind="vector"), (), "tiny has data of kind 'image'; this page takes 'vector'"),
+    ):
+        with pytest.raises(gr.Error, match=message):
+            models.get("tiny", *calls)
 
 
 def test_a_histogram_puts_its_marks_where_they_belong(kit):
