@@ -6,7 +6,6 @@ import gradio as gr
 from autoencoders_models import (
     FACTS,
     OBJECTIVES,
-    as_input,
     autoencoder,
     autoencoders,
     first_of,
@@ -19,7 +18,7 @@ from autoencoders_models import (
 from kit.bounds import bounded, one_of, seed_of
 from kit.charts import curves
 from kit.controls import result_image
-from kit.digits import chosen_example, example_digits, examples_gallery
+from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
 from kit.pictures import Pad
@@ -65,7 +64,7 @@ def autoencoder_denoise(
     level, seed = float(bounded("level", level, 0, most)), seed_of(seed, False)
     first_of(OFFERED, "dae-mnist")
     models = {OBJECTIVES[objective_of(name)].title: autoencoder(name) for name in (TRAINED_TO, OTHER) if name}
-    x = as_input(next(iter(models.values())), picture)
+    x = digit_tensor(next(iter(models.values())), picture)
     noisy = corrupted(x, corruption, level, torch.Generator().manual_seed(seed))
     levels = [most * i / 10 for i in range(11)]
     generator = torch.Generator().manual_seed(0)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import gradio as gr
-from autoencoders_models import answering, as_input, first_of, loaded, say_missing
+from autoencoders_models import answering, first_of, loaded, say_missing
 from kit.bounds import bounded, one_of, seed_of, whole
 from kit.controls import count_control, result_image, seed_controls, temperature_control
-from kit.digits import example_digits
+from kit.digits import digit_tensor, example_digits
 from kit.jobs import buttons, job, one_job, unhurried
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid
@@ -15,7 +15,7 @@ from PIL import Image
 
 torch = LazyModule("torch")
 
-OFFERED = answering("resample", "stream", "decode")
+OFFERED = answering("resample", "sample", "decode")
 USUAL = "hierarchical-vae-mnist"  # what the project calls its own
 SOURCES = ("new codes", "my drawing")
 MAX_COUNT = 36
@@ -78,8 +78,7 @@ def autoencoder_redraw(
     keep = whole("keep", keep, 1, max(1, pipe.num_levels - 1))
     generator = torch.Generator()
     if source == "my drawing":
-        x = as_input(pipe, picture)
-        x = (x > 0.5).float() if pipe.data_spec["support"] == "binary" else x
+        x = digit_tensor(pipe, picture)
         seed = seed_of(seed, new_seed)
         made = pipe.resample(x, keep=keep, num=2 * count + 1, generator=generator.manual_seed(seed)).images
         first, rows = pipe.image_processor.postprocess(x), 1

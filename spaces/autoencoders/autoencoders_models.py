@@ -5,12 +5,10 @@ from __future__ import annotations  # torch.Tensor is named before torch is ther
 from dataclasses import dataclass
 
 import gradio as gr
-import numpy as np
-from kit.digits import as_digit
 from kit.errors import user_error
 from kit.facts import facts_of
 from kit.lazy import LazyModule
-from kit.models import Models, answers
+from kit.models import Models
 from kit.pictures import upscale
 from PIL import Image
 
@@ -20,7 +18,8 @@ MODELS = Models(
     (
         "ae-mnist", "swae-mnist", "sae-mnist", "dae-mnist", "cae-mnist", "ae-2d-mnist", "sae-2d-mnist", "swae-2d-mnist",
         "dae-2d-mnist", "cae-2d-mnist", "hierarchical-vae-mnist", "nmf-mnist",
-    )
+    ),
+    needs=(("tangents",), ("resample",), ("parts",)),
 )  # fmt: skip
 FACTS = facts_of(MODELS)  # of each of them
 
@@ -140,10 +139,7 @@ def loaded(name: str, *calls: str):
     Raises:
         gr.Error: it does not, or it cannot be loaded.
     """
-    pipe = MODELS[name]
-    refused = next((call for call in calls if not answers(pipe, call)), None)
-    if refused is not None:
-        raise user_error(f"{name} does not answer {refused}, so it cannot be shown here.")
+    pipe = MODELS.get(name, *calls)
     channels, height, width = pipe.data_spec["shape"] if pipe.data_spec["kind"] == "image" else (0, 0, 0)
     if channels != 1 or height != width:
         raise user_error(f"{name} has images of {width} x {height} in {channels} colours, which this page cannot show.")
@@ -158,12 +154,6 @@ def autoencoder(name: str):
 def factors_of(pipe) -> object:
     """The part of a factorisation that holds its parts and can fit others."""
     return next(part for part in pipe.components.values() if hasattr(part, "fit_steps"))
-
-
-def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
-    """A drawing as the model takes it: (1, 1, H, W) in [0, 1]."""
-    digit = as_digit(picture, pipe.data_spec["shape"][1])
-    return torch.from_numpy(np.asarray(digit, dtype=np.float32) / 255)[None, None]
 
 
 def shown(pipe, x: torch.Tensor, side: int = 252) -> Image.Image:

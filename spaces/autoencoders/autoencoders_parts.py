@@ -3,10 +3,10 @@
 import autoencoders_views as views
 import gradio as gr
 import numpy as np
-from autoencoders_models import answering, as_input, factors_of, first_of, loaded, say_missing, shown
+from autoencoders_models import answering, factors_of, first_of, loaded, say_missing, shown
 from kit.bounds import one_of, whole
 from kit.controls import result_image
-from kit.digits import chosen_example, example_digits, examples_gallery
+from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -36,7 +36,7 @@ def autoencoder_parts(picture: Image.Image | None, most: int) -> tuple[Image.Ima
         All parts; the sum (HTML); and how many parts it takes.
     """
     pipe, most = factorisation(), whole("most", most, 1, 10)
-    x = as_input(pipe, picture)
+    x = digit_tensor(pipe, picture)
     weights, parts = pipe.transform(x)[0], pipe.parts()
     # a part is shown with its largest entry at 1: its weight is what that entry becomes
     scaled = weights * factors_of(pipe).parts.float().amax(1)
@@ -61,7 +61,7 @@ def autoencoder_complete(picture: Image.Image | None, known: str) -> tuple[Image
         What is known, the completed digit, the original, and the error in what was hidden.
     """
     pipe = factorisation()
-    x, half = as_input(pipe, picture), pipe.data_spec["shape"][1] // 2
+    x, half = digit_tensor(pipe, picture), pipe.data_spec["shape"][1] // 2
     one_of("known", known, HALVES)
     mask = torch.zeros(x.shape[1:], dtype=torch.bool)
     places = {"upper": (slice(half), slice(None)), "lower": (slice(half, None), slice(None))}

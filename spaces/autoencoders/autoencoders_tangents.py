@@ -7,7 +7,6 @@ import autoencoders_views as views
 import gradio as gr
 from autoencoders_models import (
     OBJECTIVES,
-    as_input,
     autoencoder,
     autoencoders,
     code_size,
@@ -20,7 +19,7 @@ from autoencoders_models import (
 from kit.bounds import bounded, one_of, whole
 from kit.charts import curves
 from kit.controls import result_image
-from kit.digits import chosen_example, example_digits, examples_gallery
+from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job, unhurried
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
@@ -44,7 +43,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
         what they say.
     """
     pipe = autoencoder(model)
-    x, dim = as_input(pipe, picture), code_size(model)
+    x, dim = digit_tensor(pipe, picture), code_size(model)
     found = pipe.tangents(x, min(MAX_TANGENTS, dim))
     values = found.singular_values[0]
     cards = [
@@ -89,7 +88,7 @@ def autoencoder_walk(
     length, frames = float(bounded("length", length, 0.5, 8)), whole("frames", frames, 3, MAX_FRAMES)
     most = min(MAX_TANGENTS, code_size(model))
     number = int(one_of("tangent", tangent or "1", [str(i + 1) for i in range(most)]))
-    x = as_input(pipe, picture)
+    x = digit_tensor(pipe, picture)
     way = pipe.tangents(x, number).tangents[0, number - 1]
     images = pipe.walk(x, way, frames, length).images
     blank = Image.new("L", images[0].size, 40)

@@ -5,13 +5,12 @@ from __future__ import annotations  # torch.Tensor is named before torch is ther
 import math
 
 import gradio as gr
-import numpy as np
 from density_models import FACTS, MODELS, component_of, drawn_from
 from density_points import LIVE, QUIET, Points
 from kit.bounds import one_of, seed_of, whole
 from kit.charts import curves, signed
 from kit.controls import count_control, result_image, seed_controls
-from kit.digits import as_digit, chosen_example, example_digits, examples_gallery
+from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -33,7 +32,7 @@ def of_images(part: str, *calls: str) -> list[str]:
     ]
 
 
-DENSITIES = of_images("density", "stream", "log_prob")
+DENSITIES = of_images("density", "sample", "log_prob")
 CLUSTERINGS = of_images("clustering", "centres")
 # a PCA by itself has more components than one that a density is of
 REDUCING = sorted(of_images("pca", "encode", "decode"), key=lambda name: "density" in FACTS[name].parts)
@@ -103,16 +102,6 @@ def density_sample(
     return grid(images), told, seed
 
 
-def as_input(pipe, picture: Image.Image | None) -> torch.Tensor:
-    """A drawing as a model takes it: (1, 1, H, W) in [0, 1]."""
-    channels, height, width = pipe.data_spec["shape"]
-    if channels != 1 or height != width:
-        raise user_error(
-            f"This model's images are {width} x {height} in {channels} colours; it takes no drawing in one."
-        )
-    return torch.from_numpy(np.asarray(as_digit(picture, height), dtype=np.float32) / 255)[None, None]
-
-
 @one_job
 def density_reconstruct(picture: Image.Image | None, components: int) -> tuple[Image.Image, Image.Image, str, str]:
     """Redraw a digit from a few principal components, and measure its exact likelihood.
@@ -128,7 +117,7 @@ def density_reconstruct(picture: Image.Image | None, components: int) -> tuple[I
     pipe = image_pipe(first_reducing(), "pca")
     most = pipe.pca.config.num_components
     kept = min(whole("components", components, 1, 200), most)
-    x = as_input(pipe, picture)
+    x = digit_tensor(pipe, picture)
     again = pipe.reconstruct(x, num_components=kept, output_type="pt").images
     error = (again - x).square().mean().item()
     variances = pipe.pca.variances.double()
@@ -144,7 +133,7 @@ def density_reconstruct(picture: Image.Image | None, components: int) -> tuple[I
     rows = ""
     for name in DENSITIES:
         judge = image_pipe(name, "density")
-        digit = as_input(judge, picture)
+        digit = digit_tensor(judge, picture)
         log_p = judge.log_prob(digit, generator=torch.Generator().manual_seed(0)).item()
         bits = -log_p / (digit.numel() * math.log(2))
         rows += f"| {name} | **{signed(log_p, 1)}** | {signed(bits, 3)} |\n"

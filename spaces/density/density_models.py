@@ -19,7 +19,8 @@ torch = LazyModule("torch")
 
 MODELS = Models(
     ("gaussian-mixture-mnist", "kde-mnist", "pca-mnist", "gaussian-mixture-2d", "kde-2d", "kmeans-mnist",
-     "agglomerative-mnist")
+     "agglomerative-mnist"),
+    needs=(("log_prob",), ("encode", "decode", "reconstruction_error"), ("centres",)),
 )  # fmt: skip
 FACTS = facts_of(MODELS)  # of each of them
 MOST_COMPONENTS = 12  # of a mixture, or clusters

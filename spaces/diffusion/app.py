@@ -50,7 +50,7 @@ with page("Genus: diffusion") as demo:
     )
     if not MODELS.first:
         MODELS.control()
-    say_left_out(FACTS, [OF_IMAGES, OF_POINTS])
+    say_left_out(MODELS, FACTS, [OF_IMAGES, OF_POINTS])
     model = gr.Dropdown(
         OF_IMAGES, value=next(iter(OF_IMAGES), None), label="Model", elem_id="model", visible=bool(MODELS.first)
     )

@@ -11,15 +11,16 @@ from kit.digits import as_digit
 from kit.errors import user_error
 from kit.facts import facts_of
 from kit.lazy import LazyModule
-from kit.models import Models, answers
+from kit.models import Models
 from PIL import Image
 
 diffusers = LazyModule("diffusers")
 
-MODELS = Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"))
-FACTS = facts_of(MODELS)  # of each of them
 # what makes it a diffusion model: it can noise x, and say what it sees in what is noised
-DIFFUSING = [name for name, facts in FACTS.items() if facts.calls >= {"stream", "noise", "predict"}]
+CALLS = ("sample", "noise", "predict")
+MODELS = Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"), needs=(CALLS,))
+FACTS = facts_of(MODELS)  # of each of them
+DIFFUSING = [name for name, facts in FACTS.items() if facts.calls >= set(CALLS)]
 OF_IMAGES = [name for name in DIFFUSING if FACTS[name].data_spec.get("kind") == "image"]
 OF_POINTS = [name for name in DIFFUSING if FACTS[name].data_spec.get("shape") == [2]]
 MAX_STEPS = 1000
@@ -38,12 +39,9 @@ def image_model(name: str, *calls: str):
     Raises:
         gr.Error: it is of something else, or does not answer one of them.
     """
-    pipe = MODELS[name]
+    pipe = MODELS.get(name, *calls)
     if pipe.data_spec["kind"] != "image":
         raise user_error(f"{name} draws points and no images: the tab 2-D shows it.")
-    refused = next((call for call in calls if not answers(pipe, call)), None)
-    if refused is not None:
-        raise user_error(f"{name} does not answer {refused}, so it cannot do this.")
     return pipe
 
 

@@ -31,7 +31,7 @@ def diffusion_noise(
     Returns:
         x_t by the closed form, x_t by small steps, what the network takes for x_0 in the first, and what x_t is.
     """
-    pipe = image_model(model, "noise", "predict")
+    pipe = image_model(model)
     timestep = whole("timestep", timestep, 0, pipe.num_timesteps - 1)
     seed = seed_of(seed, False)
     x = as_input(pipe, picture)

@@ -52,7 +52,7 @@ def diffusion_image_to_image(
     Returns:
         x_t, the x_0 predicted from it, where the sampler is, and the seed; again for each step.
     """
-    pipe = image_model(model, "sample")
+    pipe = image_model(model)
     strength = float(bounded("strength", strength, 0.05, 1))
     steps, count = whole("num_inference_steps", num_inference_steps, 5, 250), whole("count", count, 1, 16)
     x, seed = as_input(pipe, picture), seed_of(seed, new_seed)

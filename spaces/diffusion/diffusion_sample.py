@@ -58,7 +58,7 @@ def diffusion_sample(
         x_t, the x_0 predicted from it, both of the first image so far as a strip, where the sampler is, and the seed;
         again for each step shown.
     """
-    pipe = with_solver(image_model(model, "sample"), solver)
+    pipe = with_solver(image_model(model), solver)
     count = whole("count", count, 1, MAX_COUNT)
     steps = whole("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
     every = whole("every", every, 1, 100)

@@ -1,8 +1,9 @@
 """What the small files of a model say of it, before its weights are read.
 
 A page shows which model goes with which of its tabs when it is built, and then nothing is loaded. What a pipeline can
-be asked stands in its code, what it is made of in its index and the configs of its parts, how it was trained in its
-record. None of it stands in its name, which whoever publishes a model may choose.
+be asked stands beside what was measured of it, or in its code where nothing was; what it is made of in its index and the
+configs of its parts; how it was trained in its record. None of it stands in its name, which whoever publishes a model
+may choose.
 """
 
 import ast
@@ -24,8 +25,8 @@ class Facts:
     """What is known of a model that is not loaded.
 
     Attributes:
-        calls: what its pipeline's class can be asked, by the names of its public methods, and "sample" where it draws.
-            An instance may refuse some of them: once it is loaded, `kit.models.answers` asks it.
+        calls: what it answers, as its results.json says; without one, what its pipeline's class can be asked, by the
+            names of its public methods, of which it may refuse some: once it is loaded, `kit.models.answers` asks it.
         config: of the pipeline itself.
         parts: the config of each component that it has.
         options: those that it was trained with; none where it has no record.
@@ -72,15 +73,16 @@ def facts_of(models: Models) -> dict[str, Facts]:
         return dict(zip(models, pool.map(read_facts, models.addresses.values()), strict=True))
 
 
-def say_left_out(facts: dict[str, Facts], offered: Iterable[Iterable[str]]) -> None:
-    """A line on the page about the models that none of its tabs offers, and why."""
+def say_left_out(models: Models, facts: dict[str, Facts], offered: Iterable[Iterable[str]]) -> None:
+    """A line on the page about the models that none of its tabs offers, and why; not in a gallery, where there are as
+    many as on all pages together."""
     there = {name for names in offered for name in names}
     missing = [
-        f"`{name}` ({one.problem or 'it does not answer what the tabs ask'})"
-        for name, one in facts.items()
+        f"`{name}` ({facts.get(name, Facts()).problem or 'it does not answer what the tabs ask'})"
+        for name in models.given
         if name not in there
     ]
-    if missing:
+    if missing and models.records is None:
         gr.Markdown(f"Not on this page: {', '.join(missing)}.")
 
 
@@ -110,11 +112,12 @@ def _read(folder: Path) -> Facts:
             parts[name] = json.loads(file.read_text()) if file.is_file() else {}
     record = folder / "run.json"
     options = json.loads(record.read_text()).get("options", {}) if record.is_file() else {}
+    measured = folder / "results.json"
+    calls = json.loads(measured.read_text()).get("calls") if measured.is_file() else None
     own = index["_class_name"]  # [module, class] where the folder holds the code
-    calls = frozenset()
-    if isinstance(own, list):
+    if calls is None and isinstance(own, list):
         calls = calls_in((folder / f"{own[0]}.py").read_text(encoding="utf-8"), own[1])
-    return Facts(calls, config, parts, options)
+    return Facts(frozenset(calls or ()), config, parts, options)
 
 
 def _is_component(value) -> bool:
@@ -124,7 +127,7 @@ def _is_component(value) -> bool:
 
 def calls_in(code: str, class_name: str) -> frozenset[str]:
     """What a class can be asked, by its code: its public methods and those of its bases in the same file, without
-    properties and without those that do nothing but raise NotImplementedError."""
+    properties and without those that do nothing but raise NotImplementedError; "sample" stands for `stream`."""
     classes = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.ClassDef)}
 
     def methods(name: str) -> dict[str, bool]:
@@ -142,7 +145,7 @@ def calls_in(code: str, class_name: str) -> frozenset[str]:
         return found
 
     found = {name for name, answers in methods(class_name).items() if answers and not name.startswith("_")}
-    return frozenset(found | ({"sample"} if "stream" in found else set()))
+    return frozenset(found - {"stream"} | ({"sample"} if "stream" in found else set()))
 
 
 def _is_property(node: ast.FunctionDef) -> bool:
