@@ -80,9 +80,9 @@ with page("Genus: autoencoders") as demo:
             "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like `user/ae-mnist`, "
             "or portable folders."
         )
-    say_left_out(MODELS, FACTS, [tab.OFFERED for tab in TABS])
     for tab in TABS:
         tab.build(demo)
+    say_left_out(MODELS, FACTS, [tab.OFFERED for tab in TABS])
     explanation(THEORY)
 
 if __name__ == "__main__":

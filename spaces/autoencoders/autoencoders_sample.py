@@ -6,11 +6,13 @@ import autoencoders_views as views
 import gradio as gr
 from autoencoders_models import (
     FACTS,
+    OBJECTIVES,
     autoencoder,
     autoencoders,
     code_size,
     first_of,
     model_choice,
+    objective_of,
     prior_of,
     say_missing,
     titled,
@@ -72,7 +74,9 @@ def autoencoder_sample(
     count, wanted = whole("count", count, 1, MAX_COUNT), class_of(label, FACTS[model].num_classes)
     seed = seed_of(seed, new_seed)
     blind, z, own = drawn(model, count, wanted, seed)
-    text = f"**{titled(OFFERED)[model]}**: codes of {z.shape[1]} numbers, drawn from {own_density(model)}."
+    text = (
+        f"**{OBJECTIVES[objective_of(model)].title}**: codes of {z.shape[1]} numbers, drawn from {own_density(model)}."
+    )
     if pipe.prior is not None:
         many = torch.randn(500, z.shape[1], generator=torch.Generator().manual_seed(0))
         made = next(pipe.stream(batch_size=500, generator=torch.Generator().manual_seed(0), output_type="pt")).latents

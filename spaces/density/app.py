@@ -59,10 +59,10 @@ with page("Genus: density and clustering") as demo:
             "**No model is set.** `MODEL_ID` names one or several, separated by commas: Hub ids like `user/kde-2d`, or "
             "portable folders."
         )
-    say_left_out(MODELS, FACTS, [*(kind.models for kind in (KERNELS, MIXTURE, KMEANS, TREE)), *density_digits.OFFERED])
     points = density_points.build(density_kernels.NAME)
     for tab in TABS:
         tab.build(demo, points)
+    say_left_out(MODELS, FACTS, [*(kind.models for kind in (KERNELS, MIXTURE, KMEANS, TREE)), *density_digits.OFFERED])
     explanation(THEORY)
 
 if __name__ == "__main__":

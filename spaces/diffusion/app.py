@@ -50,13 +50,13 @@ with page("Genus: diffusion") as demo:
     )
     if not MODELS.first:
         MODELS.control()
-    say_left_out(MODELS, FACTS, [OF_IMAGES, OF_POINTS])
     model = gr.Dropdown(
         OF_IMAGES, value=next(iter(OF_IMAGES), None), label="Model", elem_id="model", visible=bool(MODELS.first)
     )
     for tab in (diffusion_sample, diffusion_noise, diffusion_complete, diffusion_redraw, diffusion_quality):
         tab.build(demo, model)
     diffusion_points.build()
+    say_left_out(MODELS, FACTS, [OF_IMAGES, OF_POINTS])
     explanation(THEORY)
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ import gradio as gr
 from kit.lazy import LazyModule
 from kit.models import Models
 
+FILES = ["model_index.json", "*/config.json", "run.json", "results.json", "*.py"]  # those that are read here
+MOST_NAMED = 6  # models that a page leaves out are named, or counted if there are more
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -74,16 +77,20 @@ def facts_of(models: Models) -> dict[str, Facts]:
 
 
 def say_left_out(models: Models, facts: dict[str, Facts], offered: Iterable[Iterable[str]]) -> None:
-    """A line on the page about the models that none of its tabs offers, and why; not in a gallery, where there are as
-    many as on all pages together."""
+    """A line on the page about the models that none of its tabs offers, and why; not in a gallery, where MODEL_ID names
+    those of all pages."""
     there = {name for names in offered for name in names}
-    missing = [
-        f"`{name}` ({facts.get(name, Facts()).problem or 'it does not answer what the tabs ask'})"
-        for name in models.given
-        if name not in there
+    reasons: dict[str, list[str]] = {}
+    for name in models.given:
+        if name not in there:
+            reason = facts.get(name, Facts()).problem or "not made for what its tabs ask"
+            reasons.setdefault(reason, []).append(name)
+    listed = [
+        f"{', '.join(f'`{name}`' for name in names) if len(names) <= MOST_NAMED else f'{len(names)} models'} ({reason})"
+        for reason, names in reasons.items()
     ]
-    if missing and models.records is None:
-        gr.Markdown(f"Not on this page: {', '.join(missing)}.")
+    if listed and models.records is None:
+        gr.Markdown(f"Named by `MODEL_ID`, but not on this page: {'; '.join(listed)}.")
 
 
 @functools.cache
@@ -96,7 +103,7 @@ def read_facts(address: str) -> Facts:
             return Facts(problem="neither a folder nor a Hub id like user/vae-mnist")
         if not folder.is_dir():
             download = LazyModule("huggingface_hub").snapshot_download
-            folder = Path(download(where, revision=revision or None, allow_patterns=["*.json", "*.py"]))
+            folder = Path(download(where, revision=revision or None, allow_patterns=FILES))
         return _read(folder)
     except Exception as error:  # not there, no network, no JSON: the page says so where someone asks for the model
         return Facts(problem=str(error).strip().partition("\n")[0] or type(error).__name__)

@@ -190,8 +190,8 @@ def renamed(portable, tmp_path_factory):
 
 def test_a_model_of_any_name_is_on_the_tabs_whose_calls_it_answers(browser, renamed):
     with opened(browser, renamed) as page:
-        page.get_by_text("Not on this page").wait_for()
-        left_out = page.get_by_text("Not on this page").inner_text()
+        page.get_by_text("but not on this page").wait_for()
+        left_out = page.get_by_text("but not on this page").inner_text()
         assert "ae-2d-mnist" in left_out and "nmf-mnist (neither a folder" in left_out and "my-thing" not in left_out
         page.locator("#where h3").wait_for()
         assert page.locator("#planes button").count() == 1 and "Denoising" in page.locator("#planes").inner_text()

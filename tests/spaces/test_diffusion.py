@@ -143,7 +143,7 @@ def test_a_model_of_any_name_is_on_the_tabs_whose_data_it_has(browser, models, p
     addresses = f"{tmp_path / 'ddpm-2d'},{tmp_path / 'my-thing'},{portable}"
     with serving("diffusion", tmp_path / "space", addresses) as url, opened(browser, url) as page:
         page.get_by_text("step 20 of 20").first.wait_for()
-        assert page.get_by_text("Not on this page: tiny").count() == 1
+        assert page.get_by_text("but not on this page: tiny").count() == 1
         assert page.locator("#model input").input_value() == "ddpm-2d"
         source_of(page, "samples")
         open_tab(page, "2-D")
