@@ -153,6 +153,17 @@ def curves(
     )
 
 
+def columns_of(x, columns: dict[str, np.ndarray], most: float = math.inf, thin: int = 1) -> dict:
+    """Columns of numbers as `curves` takes them, each `thin`-th, with a gap where they are further than `most` from zero
+    or not finite."""
+    return {
+        name: [
+            (float(a), float(b) if abs(b) <= most else math.nan) for a, b in zip(x[::thin], column[::thin], strict=True)
+        ]
+        for name, column in columns.items()
+    }
+
+
 PLANE = 600  # units a side
 
 

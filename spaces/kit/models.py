@@ -227,7 +227,9 @@ def num_classes(pipe) -> int:
 
 
 def code_length(pipe) -> int:
-    """How many numbers `pipe.encode` makes of an image."""
+    """How many numbers the code of an x has, as `decode` takes it."""
+    if hasattr(pipe, "latent_dim"):
+        return pipe.latent_dim
     torch = LazyModule("torch")
     labels = [0] if num_classes(pipe) else None
     return pipe.encode(torch.zeros(1, *pipe.data_spec["shape"]), labels).shape[1]

@@ -1,6 +1,7 @@
 """What the adversarial laboratory computes, against closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,13 +9,18 @@ import scipy.stats
 import torch
 
 from tests.conftest import ROOT
-from tests.spaces.conftest import module_at
+from tests.spaces.conftest import kit_package, module_at
 
 
 @pytest.fixture(scope="module")
 def lab():
-    with module_at(ROOT / "spaces" / "adversarial" / "laboratory.py") as module:
-        yield module
+    """All that its two modules define, by name."""
+    folder = ROOT / "spaces" / "adversarial"
+    with (
+        module_at(folder / "adversarial_training.py") as training,
+        module_at(folder / "adversarial_densities.py") as densities,
+    ):
+        yield SimpleNamespace(**vars(training) | vars(densities))
 
 
 # Modes
@@ -185,10 +191,14 @@ def test_a_wide_gaussian_far_away_costs_what_it_costs(lab):
     assert first.divergence == pytest.approx(exact, rel=1e-6)
 
 
-def test_the_page_offers_what_the_laboratory_has(lab, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "spaces")  # where `kit` is
+def test_the_page_offers_what_the_laboratory_has(lab, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "spaces" / "adversarial")
-    import experiments
+    with kit_package(tmp_path):
+        import adversarial_lab_game
+        import adversarial_lab_modes
+        import adversarial_lab_optimum
+        import adversarial_lab_slide
 
-    assert set(experiments.DATA) == set(lab.CENTRES) and set(experiments.DENSITIES) == set(lab.DENSITIES)
-    assert experiments.METHODS == lab.METHODS and experiments.SHAPES == lab.SHAPES
+    assert set(adversarial_lab_modes.DATA) == set(lab.CENTRES)
+    assert set(adversarial_lab_optimum.DENSITIES) == set(lab.DENSITIES)
+    assert adversarial_lab_game.METHODS == lab.METHODS and adversarial_lab_slide.SHAPES == lab.SHAPES
