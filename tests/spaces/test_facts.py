@@ -1,11 +1,15 @@
 """What is known of a model before it is loaded, without a browser."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 from tests.spaces.conftest import kit_package
 
 
@@ -85,3 +89,29 @@ def test_a_model_that_cannot_be_read_says_why(facts, tmp_path):
     ):
         known = facts.read_facts(str(address))
         assert word in known.problem and not known.calls and not known.data_spec and not known.takes_digits
+
+
+def test_a_model_on_the_hub_is_known_without_its_weights_and_then_offline(portable, tiny_run, tmp_path):
+    from tests.training.test_hub import running_hub
+
+    shutil.copytree(ROOT / "spaces" / "kit", tmp_path / "kit")
+    code = (
+        "import sys; from kit.facts import read_facts; f = read_facts(sys.argv[1]); print(f.problem, sorted(f.calls))"
+    )
+
+    def told(environment: dict, address: str) -> str:
+        environment = {**os.environ, **environment, "PYTHONPATH": str(tmp_path)}
+        words = [sys.executable, "-c", code, address]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+    here = told({}, str(portable))
+    assert "log_prob" in here
+    with running_hub() as hub:
+        environment = hub.environment(tmp_path / "home")
+        done = run_module("training.publish", tiny_run, "--repo_id", "user/thing", env=environment)
+        assert done.returncode == 0, done.stderr
+        environment["HF_HOME"] = str(tmp_path / "reader")
+        assert told(environment, "user/thing") == told(environment, "user/thing@main") == here
+        assert "log_prob" not in told(environment, "user/nothing")
+    assert not list((tmp_path / "reader").rglob("*.safetensors"))
+    assert told({**environment, "HF_HUB_OFFLINE": "1"}, "user/thing") == here
