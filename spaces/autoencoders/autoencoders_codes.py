@@ -90,7 +90,7 @@ def plane_of(name: str) -> Plane:
     )
 
 
-def inside(plane: Plane) -> tuple[np.ndarray, np.ndarray | None]:
+def codes_in_view(plane: Plane) -> tuple[np.ndarray, np.ndarray | None]:
     places = plane.places()
     kept = ((places > 0) & (places < 1)).all(1)
     return places[kept], None if plane.classes is None else plane.classes[kept]
@@ -99,23 +99,23 @@ def inside(plane: Plane) -> tuple[np.ndarray, np.ndarray | None]:
 @lru_cache(maxsize=16)
 def plane_card(name: str) -> dict:
     title, asked = titled(OFFERED)[name], OBJECTIVES[objective_of(name)].asked
-    picture = views.scatter(*inside(plane_of(name)), CARD_SIDE, radius=1.4, badges=False)
-    return views.card(name, title, asked, views.small(picture))
+    picture = views.scatter(*codes_in_view(plane_of(name)), CARD_SIDE, radius=1.4, badges=False)
+    return views.card(name, title, asked, views.few_colours(picture))
 
 
 @lru_cache(maxsize=48)
-def ground(name: str, view: str) -> Image.Image:
+def background(name: str, view: str) -> Image.Image:
     """The picture that one moves over."""
     pipe, plane = autoencoder(name), plane_of(name)
     if view == "codes":
-        return views.small(views.scatter(*inside(plane), SIDE))
+        return views.few_colours(views.scatter(*codes_in_view(plane), SIDE))
     side = MAP_SIDE if view == "decoded images" else 100
     ticks = (torch.arange(side) + 0.5) / side
     down, across = torch.meshgrid(ticks, ticks, indexing="ij")
     z = plane.to_code(torch.stack([across.flatten(), down.flatten()], 1))
     if view == "density":
         share = (pipe.prior.log_prob(z, None) - plane.typical).exp().clamp(max=2).div(2).sqrt()
-        return views.small(views.haze(share.view(side, side).numpy(), SIDE))
+        return views.few_colours(views.density_overlay(share.view(side, side).numpy(), SIDE))
     images = pipe.decode(z, output_type="np").images[..., 0]
     size = images.shape[1]
     tiles = images.reshape(side, side, size, size).transpose(0, 2, 1, 3).reshape(side * size, side * size)
@@ -146,7 +146,7 @@ def autoencoder_plane(model: str, view: str, place: tuple[float, float]) -> dict
     Returns:
         The picture and the marker.
     """
-    picture = ground(chosen_plane(model), one_of("view", view, VIEWS))
+    picture = background(chosen_plane(model), one_of("view", view, VIEWS))
     return {"x": place[0], "y": place[1], "url": data_url(picture)}
 
 

@@ -6,6 +6,7 @@ import gradio as gr
 from autoencoders_models import (
     FACTS,
     OBJECTIVES,
+    as_picture,
     autoencoder,
     autoencoders,
     first_of,
@@ -13,7 +14,6 @@ from autoencoders_models import (
     of_objective,
     of_shape,
     say_missing,
-    shown,
 )
 from kit.bounds import bounded, one_of, seed_of
 from kit.charts import curves
@@ -36,7 +36,7 @@ CORRUPTIONS = {"Gaussian noise": 1.0, "pixels set to 0": 0.95}  # and the most o
 NOISE_DRAWS = 8  # of each level in the curve
 
 
-def corrupted(x: torch.Tensor, kind: str, level: float, generator: torch.Generator) -> torch.Tensor:
+def corrupt(x: torch.Tensor, kind: str, level: float, generator: torch.Generator) -> torch.Tensor:
     """x with noise of standard deviation `level`, which may leave [0, 1], or with that share of its pixels at 0."""
     if kind == "Gaussian noise":
         return x + level * torch.randn(x.shape, generator=generator)
@@ -65,10 +65,10 @@ def autoencoder_denoise(
     first_of(OFFERED, "dae-mnist")
     models = {OBJECTIVES[objective_of(name)].title: autoencoder(name) for name in (TRAINED_TO, OTHER) if name}
     x = digit_tensor(next(iter(models.values())), picture)
-    noisy = corrupted(x, corruption, level, torch.Generator().manual_seed(seed))
+    noisy = corrupt(x, corruption, level, torch.Generator().manual_seed(seed))
     levels = [most * i / 10 for i in range(11)]
     generator = torch.Generator().manual_seed(0)
-    many = torch.cat([corrupted(x.expand(NOISE_DRAWS, -1, -1, -1), corruption, v, generator) for v in levels])
+    many = torch.cat([corrupt(x.expand(NOISE_DRAWS, -1, -1, -1), corruption, v, generator) for v in levels])
     images, errors, lines = {}, {}, {}
     for title, pipe in models.items():
         images[title] = pipe.denoise(noisy, output_type="pt").images
@@ -83,11 +83,11 @@ def autoencoder_denoise(
     text = f"| mean squared error | {head} |\n|---|{'---|' * len(told)}\n| of this digit | {values} |"
     axis = "standard deviation of the noise" if corruption == "Gaussian noise" else "share of pixels set to 0"
     figure = curves(lines, axis, "error")
-    brought = [shown(pipe, images[t]) if t in images else None for t in TITLES]
-    return shown(pipe, x), shown(pipe, noisy), *brought, text, figure
+    brought = [as_picture(pipe, images[t]) if t in images else None for t in TITLES]
+    return as_picture(pipe, x), as_picture(pipe, noisy), *brought, text, figure
 
 
-def most_of(corruption: str):
+def level_slider(corruption: str):
     most = CORRUPTIONS[one_of("corruption", corruption, CORRUPTIONS)]
     return gr.Slider(0, most, 0.5, step=0.05)
 
@@ -131,7 +131,7 @@ def build(demo: gr.Blocks) -> None:
     )
     pad.input(autoencoder_denoise, *cleaned, **live)
     level.release(autoencoder_denoise, *cleaned, **live)
-    corruption.change(most_of, corruption, level, **quiet).success(autoencoder_denoise, *cleaned, **live)
+    corruption.change(level_slider, corruption, level, **quiet).success(autoencoder_denoise, *cleaned, **live)
     examples.select(chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
     if OFFERED:
         tab.select(autoencoder_denoise, *cleaned, **quiet)

@@ -156,5 +156,5 @@ def factors_of(pipe) -> object:
     return next(part for part in pipe.components.values() if hasattr(part, "fit_steps"))
 
 
-def shown(pipe, x: torch.Tensor, side: int = 252) -> Image.Image:
+def as_picture(pipe, x: torch.Tensor, side: int = 252) -> Image.Image:
     return upscale(pipe.image_processor.postprocess(x.clamp(0, 1))[0], side)

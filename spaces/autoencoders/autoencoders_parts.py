@@ -3,7 +3,7 @@
 import autoencoders_views as views
 import gradio as gr
 import numpy as np
-from autoencoders_models import answering, factors_of, first_of, loaded, say_missing, shown
+from autoencoders_models import answering, as_picture, factors_of, first_of, loaded, say_missing
 from kit.bounds import one_of, whole
 from kit.controls import result_image
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
@@ -70,12 +70,12 @@ def autoencoder_complete(picture: Image.Image | None, known: str) -> tuple[Image
     if not (x[0] * mask).any():
         raise user_error(f"There is nothing in the {known}: choose the other, or draw something there.")
     filled = pipe.complete(x, mask, output_type="pt").images
-    paper = np.asarray(shown(pipe, x, x.shape[3]).convert("RGB")).copy()
+    paper = np.asarray(as_picture(pipe, x, x.shape[3]).convert("RGB")).copy()
     paper[~mask[0].numpy()] = views.ACCENT  # what is not known, in the accent colour
     hidden = ~mask.expand_as(x)
     error, nothing = (float((guess - x)[hidden].square().mean()) for guess in (filled, torch.zeros_like(x)))
     text = f"Mean squared error in the hidden half **{error:.4f}**; with nothing there it would be {nothing:.4f}."
-    return upscale(Image.fromarray(paper), 252), shown(pipe, filled), shown(pipe, x), text
+    return upscale(Image.fromarray(paper), 252), as_picture(pipe, filled), as_picture(pipe, x), text
 
 
 def build(demo: gr.Blocks) -> None:

@@ -102,7 +102,7 @@ EXAMPLE = {  # made up: three like what is sweet, three what is hot, two the sea
 Table = tuple[list[str], list[str], np.ndarray]  # people, dishes, ratings (N, D) with NaN where there is none
 
 
-def rating(value, person: str, dish: str) -> float:
+def check_rating(value, person: str, dish: str) -> float:
     """One cell: a number from 0 to 5, or NaN where it is empty."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return math.nan
@@ -111,7 +111,7 @@ def rating(value, person: str, dish: str) -> float:
     return float(value)
 
 
-def names(kind: str, value, most: int) -> list[str]:
+def check_names(kind: str, value, most: int) -> list[str]:
     if not isinstance(value, list) or not 2 <= len(value) <= most or not all(isinstance(v, str) for v in value):
         raise user_error(f"{kind} must be a list of 2 to {most} names")
     if any(len(v) > 40 for v in value) or len(set(value)) < len(value):
@@ -135,7 +135,8 @@ class Ratings(gr.HTML):
     def preprocess(self, payload: dict | None) -> Table:
         table = payload if isinstance(payload, dict) else {}
         people, dishes = (
-            names(kind, table.get(kind), most) for kind, most in (("people", MOST_PEOPLE), ("dishes", MOST_DISHES))
+            check_names(kind, table.get(kind), most)
+            for kind, most in (("people", MOST_PEOPLE), ("dishes", MOST_DISHES))
         )
         rows = table.get("ratings")
         if not isinstance(rows, list) or len(rows) != len(people):
@@ -147,7 +148,10 @@ class Ratings(gr.HTML):
             people,
             dishes,
             np.array(
-                [[rating(v, p, d) for v, d in zip(r, dishes, strict=True)] for r, p in zip(rows, people, strict=True)]
+                [
+                    [check_rating(v, p, d) for v, d in zip(r, dishes, strict=True)]
+                    for r, p in zip(rows, people, strict=True)
+                ]
             ),
         )
 

@@ -44,7 +44,7 @@ def own_density(name: str) -> str:
     return f"{shapes.get(code_prior, code_prior)}, which its codes were drawn to"
 
 
-def drawn(name: str, count: int, label: int | None, seed: int) -> tuple:
+def draw_both(name: str, count: int, label: int | None, seed: int) -> tuple:
     """Images from codes out of N(0, I), those codes, and images from codes of the model's own density."""
     pipe = autoencoder(name)
     z = torch.randn(count, code_size(name), generator=torch.Generator().manual_seed(seed))
@@ -73,7 +73,7 @@ def autoencoder_sample(
         raise user_error(f"{model} has no density of its codes: there is nothing to draw from but N(0, I).")
     count, wanted = whole("count", count, 1, MAX_COUNT), class_of(label, FACTS[model].num_classes)
     seed = seed_of(seed, new_seed)
-    blind, z, own = drawn(model, count, wanted, seed)
+    blind, z, own = draw_both(model, count, wanted, seed)
     text = (
         f"**{OBJECTIVES[objective_of(model)].title}**: codes of {z.shape[1]} numbers, drawn from {own_density(model)}."
     )
@@ -105,7 +105,7 @@ def autoencoder_compare(label: str, seed: int) -> Iterator[str]:
     first_of(OFFERED, "ae-mnist")
     names = [name for name in OFFERED if code_size(name) != 2] or OFFERED
     for name in names:
-        blind, _, own = drawn(name, 9, class_of(label, FACTS[name].num_classes), seed)
+        blind, _, own = draw_both(name, 9, class_of(label, FACTS[name].num_classes), seed)
         left, right = (grid(images, width=200) for images in (blind, own))
         density = own_density(name)
         note = f"{density[0].upper()}{density[1:]}."

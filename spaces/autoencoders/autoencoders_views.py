@@ -47,12 +47,12 @@ def _badges(picture: Image.Image, places: np.ndarray, classes: np.ndarray) -> No
         draw.text((x, y), str(c), fill="white", font=font, anchor="mm", stroke_width=0.4)
 
 
-def small(picture: Image.Image) -> Image.Image:
+def few_colours(picture: Image.Image) -> Image.Image:
     """Few colours, for a picture that travels with each move of a marker."""
     return picture.quantize(96, method=Image.Quantize.FASTOCTREE)
 
 
-def haze(share: np.ndarray, side: int) -> Image.Image:
+def density_overlay(share: np.ndarray, side: int) -> Image.Image:
     """(H, W) in [0, 1] as orange to see through."""
     picture = np.zeros((*share.shape, 4), dtype=np.uint8)
     picture[..., :3], picture[..., 3] = (234, 88, 12), 235 * share

@@ -9,7 +9,17 @@ import density_playground as playground
 import gradio as gr
 import numpy as np
 from density_models import KERNELS, fitting, or_user_error, say_missing, tensor_of
-from density_points import LIVE, QUIET, Points, called, field_of, place_text, points_of, set_of, shown_at
+from density_points import (
+    LIVE,
+    QUIET,
+    Points,
+    call_handler,
+    checked_points,
+    explorer_value,
+    field_of,
+    place_text,
+    points_of,
+)
 from kit.bounds import bounded, one_of
 from kit.charts import curves, signed
 from kit.jobs import buttons, job
@@ -58,7 +68,7 @@ def bandwidth_curves(chosen: tuple) -> dict[str, list[tuple[float, float]]]:
 
 
 def kernels_of(data, count, seed, picture, rule, log_bandwidth):
-    chosen = set_of(data, count, seed, picture)
+    chosen = checked_points(data, count, seed, picture)
     one_of("rule", rule, RULES)
     return chosen, kernels(chosen, rule, log_bandwidth_of(log_bandwidth) if rule == "by hand" else 0.0)
 
@@ -95,7 +105,7 @@ def density_kernels(
     here = min(max(h, 10**LEAST_LOG), 10**MOST_LOG)
     curve = curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
     slider = min(max(math.log10(h), LEAST_LOG), MOST_LOG) if rule != "by hand" else log_bandwidth
-    return shown_at(place, svg), place_text(model, place), text, curve, round(slider, 2)
+    return explorer_value(place, svg), place_text(model, place), text, curve, round(slider, 2)
 
 
 def density_at(
@@ -122,7 +132,7 @@ def by_hand(handler, place: int):
     """A handler whose value at `place` is the rule of the bandwidth: with the slider's."""
 
     def run(request: gr.Request, *values):
-        return called(handler, request, *values[:place], "by hand", *values[place + 1 :])
+        return call_handler(handler, request, *values[:place], "by hand", *values[place + 1 :])
 
     return run
 

@@ -15,11 +15,11 @@ from density_points import (
     MOST_STEPS,
     QUIET,
     Points,
-    after,
-    enough,
+    check_count,
+    checked_points,
     points_of,
-    set_of,
     step_controls,
+    steps_made,
 )
 from kit.charts import curves
 from kit.jobs import job, one_job, unhurried
@@ -45,8 +45,8 @@ def lloyd_path(chosen: tuple, clusters: int) -> list:
 
 
 def kmeans_of(data, count, seed, picture, clusters) -> tuple[tuple, list]:
-    chosen = set_of(data, count, seed, picture)
-    return chosen, lloyd_path(chosen, enough("clusters", clusters, chosen))
+    chosen = checked_points(data, count, seed, picture)
+    return chosen, lloyd_path(chosen, check_count("clusters", clusters, chosen))
 
 
 def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, int]:
@@ -108,14 +108,14 @@ def density_kmeans_step(
         were made.
     """
     chosen, path = kmeans_of(data, count, seed, picture, clusters)
-    return kmeans_view(chosen, path, after(path, step))
+    return kmeans_view(chosen, path, steps_made(path, step))
 
 
-def one_more(*values):
+def one_more_step(*values):
     return density_kmeans_step(*values[:-1], min(values[-1] + 1, MOST_STEPS))
 
 
-def from_start(*values):
+def start_over(*values):
     return density_kmeans_step(*values[:-1], 0)
 
 
@@ -137,10 +137,10 @@ def build(demo: gr.Blocks, points: Points) -> None:
     stepped = [*given, made]
     job(run, density_kmeans, given, shown)
     made.submit(density_kmeans_step, stepped, shown, **LIVE, api_name="density_kmeans_step")
-    more.click(one_more, stepped, shown, show_progress="hidden", **QUIET)
-    back.click(from_start, stepped, shown, show_progress="hidden", **QUIET)
+    more.click(one_more_step, stepped, shown, show_progress="hidden", **QUIET)
+    back.click(start_over, stepped, shown, show_progress="hidden", **QUIET)
     points.shown_in(tab, NAME, True)
-    points.followed_by(NAME, from_start, stepped, shown)
-    clusters.input(from_start, stepped, shown, **LIVE, **QUIET)
+    points.followed_by(NAME, start_over, stepped, shown)
+    clusters.input(start_over, stepped, shown, **LIVE, **QUIET)
     if KMEANS.models:
         tab.select(density_kmeans_step, stepped, shown, **QUIET)

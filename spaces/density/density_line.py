@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from density_kernels import LEAST_LOG, MOST_LOG, RULES, bandwidth_controls, by_hand, log_bandwidth_of
 from density_models import KERNELS, MIXTURE, MOST_COMPONENTS, fitting, or_user_error, say_missing, tensor_of
-from density_points import LIVE, MOST_POINTS, MOST_STEPS, QUIET, Points, enough
+from density_points import LIVE, MOST_POINTS, MOST_STEPS, QUIET, Points, check_count
 from kit.bounds import MAX_SEED, bounded, one_of, whole
 from kit.charts import curves, signed
 from kit.jobs import buttons, job, one_job
@@ -47,7 +47,7 @@ def density_line(
     line = playground.LINES[one_of("shape", shape, playground.LINES)]
     count, seed = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, MAX_SEED)
     bins, x = whole("bins", bins, 1, 100), float(bounded("x", x, -10, 10))
-    components = enough("components", components, (shape, count))
+    components = check_count("components", components, (shape, count))
     log_bandwidth = log_bandwidth_of(log_bandwidth)
     values = line_points(shape, count, seed)
     histogram, points = playground.Histogram.of(values, bins), tensor_of(values[:, None])
@@ -81,7 +81,7 @@ def density_line(
     for name, title in rows.items():
         log_prob = estimates.get(name, histogram.log_prob)
         mean = float(log_prob(fresh).mean())
-        table += f"| {title} | {nats(float(log_prob(np.array([x]))[0]))} | {nats(mean)} |\n"
+        table += f"| {title} | {format_nats(float(log_prob(np.array([x]))[0]))} | {format_nats(mean)} |\n"
     missed = int(np.isinf(histogram.log_prob(fresh)).sum())
     table += "\nNats, exact; of fresh points the mean of 2,000 that no estimate has seen."
     if missed:
@@ -93,7 +93,7 @@ def density_line(
     return figure, table, log_bandwidth if rule == "by hand" else slider
 
 
-def nats(value: float) -> str:
+def format_nats(value: float) -> str:
     return "−∞" if value == -math.inf else signed(value, 3)
 
 

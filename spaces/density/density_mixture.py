@@ -15,14 +15,14 @@ from density_points import (
     MOST_STEPS,
     QUIET,
     Points,
-    after,
-    enough,
+    check_count,
+    checked_points,
+    explorer_value,
     field_of,
     place_text,
     points_of,
-    set_of,
-    shown_at,
     step_controls,
+    steps_made,
 )
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import curves, signed
@@ -55,8 +55,8 @@ def em_path(chosen: tuple, components: int, covariance: str, start: str) -> list
 
 
 def mixture_of(data, count, seed, picture, components, covariance, start) -> tuple[tuple, list]:
-    chosen = set_of(data, count, seed, picture)
-    components = enough("components", components, chosen)
+    chosen = checked_points(data, count, seed, picture)
+    components = check_count("components", components, chosen)
     one_of("covariance", covariance, COVARIANCES)
     return chosen, em_path(chosen, components, covariance, one_of("start", start, STARTS))
 
@@ -82,7 +82,7 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     curve = curves(lines, "steps of EM", "nats", least=min(reached))
     end = " EM has converged." if path[made].converged else ""
     text = f"Step **{made}** of EM: **{signed(reached[-1], 3)} nats** a point.{end}"
-    return shown_at(place, svg), place_text(model, place), text, curve, made
+    return explorer_value(place, svg), place_text(model, place), text, curve, made
 
 
 @one_job
@@ -135,7 +135,7 @@ def density_mixture_step(
         steps were made.
     """
     chosen, path = mixture_of(data, count, seed, picture, components, covariance, start)
-    return mixture_view(chosen, path, after(path, step), place)
+    return mixture_view(chosen, path, steps_made(path, step), place)
 
 
 def density_mixture_at(
@@ -159,7 +159,7 @@ def density_mixture_at(
         log p in nats, p, and the place.
     """
     _, path = mixture_of(data, count, seed, picture, components, covariance, start)
-    return place_text(path[after(path, step)].model, place)
+    return place_text(path[steps_made(path, step)].model, place)
 
 
 def density_mixture_sample(
@@ -185,7 +185,7 @@ def density_mixture_sample(
         A figure (SVG) of the points drawn, each in the colour of the component it is likeliest of.
     """
     _, path = mixture_of(data, count, seed, picture, components, covariance, start)
-    model = path[after(path, step)].model
+    model = path[steps_made(path, step)].model
     draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, MAX_SEED)
     x = drawn_from(model, component, draws, draw_seed)
     colours = playground.blends(model.responsibilities(x).numpy())
@@ -220,7 +220,7 @@ def density_bic(
     Returns:
         BIC against the number of components (SVG), and which is lowest; again for each number.
     """
-    chosen = set_of(data, count, seed, picture)
+    chosen = checked_points(data, count, seed, picture)
     one_of("covariance", covariance, COVARIANCES)
     found: list[tuple[int, float]] = []
     for components in range(1, min(MOST_COMPONENTS, chosen[1]) + 1):
@@ -237,11 +237,11 @@ def update_components(count: int) -> gr.Dropdown:
     return gr.Dropdown(["all", *map(str, range(1, int(count) + 1))], value="all")
 
 
-def one_more(*values):
+def one_more_step(*values):
     return density_mixture_step(*values[:-2], min(values[-2] + 1, MOST_STEPS), values[-1])
 
 
-def from_start(*values):
+def start_over(*values):
     return density_mixture_step(*values[:-2], 0, values[-1])
 
 
@@ -285,14 +285,14 @@ def build(demo: gr.Blocks, points: Points) -> None:
     pointed = job(draw, density_mixture_sample, [*given, made, component, draws, draw_seed], [drawn])
     explorer.input(density_mixture_at, stepped, here, queue=False, **LIVE, api_name="density_mixture_at")
     made.submit(density_mixture_step, stepped, shown, **LIVE, api_name="density_mixture_step")
-    more.click(one_more, stepped, shown, show_progress="hidden", **QUIET)
-    back.click(from_start, stepped, shown, show_progress="hidden", **QUIET)
+    more.click(one_more_step, stepped, shown, show_progress="hidden", **QUIET)
+    back.click(start_over, stepped, shown, show_progress="hidden", **QUIET)
     points.shown_in(tab, NAME, True)
-    points.followed_by(NAME, from_start, stepped, shown)
+    points.followed_by(NAME, start_over, stepped, shown)
     components.input(update_components, components, component, queue=False, **LIVE, **QUIET)
     about.change(density_mixture_sample, *pointed, **LIVE, **QUIET)  # which says another thing after each step
     component.input(density_mixture_sample, *pointed, **LIVE, **QUIET)
     for control in (components, covariance, start):
-        control.input(from_start, stepped, shown, **LIVE, **QUIET)
+        control.input(start_over, stepped, shown, **LIVE, **QUIET)
     if MIXTURE.models:
         tab.select(density_mixture_step, stepped, shown, **QUIET).success(density_bic, *compared, **QUIET)

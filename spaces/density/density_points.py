@@ -28,7 +28,7 @@ QUIET = {"api_visibility": "private"}  # for events whose handler the API has al
 LIVE = {"trigger_mode": "always_last", "show_progress": "hidden"}
 
 
-def set_of(data: str, count: int, seed: int, picture: Image.Image | None) -> tuple:
+def checked_points(data: str, count: int, seed: int, picture: Image.Image | None) -> tuple:
     """What decides on the points, checked; functions that remember their results take it."""
     one_of("data", data, SETS)
     count, seed, ink = whole("count", count, 2, MOST_POINTS), whole("seed", seed, 0, MAX_SEED), b""
@@ -49,7 +49,7 @@ def points_of(chosen: tuple, fresh: bool = False, count: int | None = None) -> n
     return playground.from_ink(ink.reshape(math.isqrt(len(ink)), -1), count, rng)
 
 
-def enough(what: str, wanted, chosen: tuple) -> int:
+def check_count(what: str, wanted, chosen: tuple) -> int:
     """A number of components or clusters that the points are enough for."""
     wanted = whole(what, wanted, 1, MOST_COMPONENTS)
     if wanted > chosen[1]:
@@ -57,7 +57,7 @@ def enough(what: str, wanted, chosen: tuple) -> int:
     return wanted
 
 
-def after(path: list, step) -> int:
+def steps_made(path: list, step) -> int:
     """How many steps were made, of those there are."""
     return min(whole("step", step, 0, MOST_STEPS), len(path) - 1)
 
@@ -67,7 +67,7 @@ def field_of(model) -> np.ndarray:
     return model.log_prob(tensor_of(playground.places())).view(playground.FIELD, -1).numpy()
 
 
-def shown_at(place: tuple[float, float], svg: str) -> dict:
+def explorer_value(place: tuple[float, float], svg: str) -> dict:
     """A figure for an explorer, whose marker stays where it is."""
     return {"x": place[0], "y": place[1], "url": playground.as_url(svg)}
 
@@ -138,12 +138,12 @@ def when_open(tab: str, handler, outputs: list):
     """A handler that answers only while its tab is the one that is open."""
 
     def run(request: gr.Request, opened: str, *values):
-        return called(handler, request, *values) if opened == tab else [gr.skip()] * len(outputs)
+        return call_handler(handler, request, *values) if opened == tab else [gr.skip()] * len(outputs)
 
     return run
 
 
-def called(handler, request: gr.Request, *values):
+def call_handler(handler, request: gr.Request, *values):
     """What a handler gives; those of which a session runs one at a time are told whose it is."""
     told = "request" in inspect.signature(handler).parameters
     return handler(request, *values) if told else handler(*values)

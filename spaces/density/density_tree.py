@@ -8,7 +8,7 @@ import density_playground as playground
 import gradio as gr
 import numpy as np
 from density_models import MOST_COMPONENTS, TREE, fitting, or_user_error, say_missing, tensor_of
-from density_points import LIVE, QUIET, Points, enough, points_of, set_of
+from density_points import LIVE, QUIET, Points, check_count, checked_points, points_of
 from kit.bounds import one_of
 from kit.jobs import buttons, job, one_job
 from PIL import Image
@@ -44,8 +44,8 @@ def density_tree(
     Returns:
         Figures (SVG) of the points coloured by the cut and of the tree, and the heights around the cut.
     """
-    chosen = set_of(data, count, seed, picture)
-    clusters = enough("clusters", clusters, chosen)
+    chosen = checked_points(data, count, seed, picture)
+    clusters = check_count("clusters", clusters, chosen)
     model = tree_of(chosen, one_of("linkage", linkage, LINKAGES))
     labels, heights, x = model.cut(clusters).numpy(), model.heights.numpy(), model.points.numpy()
     svg = playground.screen(

@@ -45,7 +45,7 @@ def image_model(name: str, *calls: str):
     return pipe
 
 
-def guided(name: str, guidance_scale) -> float | None:
+def checked_guidance(name: str, guidance_scale) -> float | None:
     """A guidance scale within bounds; None, the model's own, where there are no classes to guide by."""
     guidance_scale = float(bounded("guidance_scale", guidance_scale, 0, 10))
     return guidance_scale if FACTS[name].num_classes else None

@@ -31,7 +31,7 @@ FRAMES, FRAME_SECONDS = 40, 0.1  # of the moving points: slow enough to follow
 REACH = 2.6  # of the plane, from its middle
 
 
-def plane(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> str:
+def points_and_field(points: torch.Tensor, places: torch.Tensor, field: torch.Tensor) -> str:
     """An SVG: points (N, 2), and arrows from places (M, 2) by (M, 2)."""
     arrows = "".join(
         f'<path d="M{a:.0f} {b:.0f}L{c:.1f} {d:.1f}"/><circle cx="{c:.1f}" cy="{d:.1f}" r="2"/>'
@@ -91,7 +91,7 @@ def diffusion_points(
         t = max(round(step.timestep - pipe.num_timesteps / step.num_steps), 0)
         _, noise = pipe.predict(places, t, labels)
         field = -0.35 * noise * float((1 - pipe.abar[t]) ** 0.5)
-        yield plane(step.latents, places, field), progress_of(step), seed
+        yield points_and_field(step.latents, places, field), progress_of(step), seed
 
 
 def build() -> None:

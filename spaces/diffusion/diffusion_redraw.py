@@ -6,8 +6,8 @@ import gradio as gr
 from diffusion_models import (
     FACTS,
     as_input,
+    checked_guidance,
     guidance_control,
-    guided,
     image_model,
     progress_of,
     steps_control,
@@ -62,7 +62,7 @@ def diffusion_image_to_image(
         class_labels=wanted,
         num_inference_steps=steps,
         # without a class nothing says where to, so nothing is exaggerated: the unconditional model
-        guidance_scale=guided(model, guidance_scale if wanted is not None else 0),
+        guidance_scale=checked_guidance(model, guidance_scale if wanted is not None else 0),
         image=x,
         strength=strength,
         generator=torch.Generator().manual_seed(seed),

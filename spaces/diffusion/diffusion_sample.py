@@ -8,8 +8,8 @@ from diffusion_models import (
     MAX_STEPS,
     OF_IMAGES,
     SOLVERS,
+    checked_guidance,
     guidance_control,
-    guided,
     image_model,
     progress_of,
     steps_control,
@@ -67,7 +67,7 @@ def diffusion_sample(
         batch_size=count,
         class_labels=class_of(label, FACTS[model].num_classes),
         num_inference_steps=steps,
-        guidance_scale=guided(model, guidance_scale),
+        guidance_scale=checked_guidance(model, guidance_scale),
         generator=torch.Generator().manual_seed(seed),
     )
     way: list[tuple[Image.Image, Image.Image]] = []  # of the first image
@@ -82,7 +82,7 @@ def diffusion_sample(
             yield grid(step.images), grid(step.predicted_images), strip, progress_of(step), seed
 
 
-def for_solver(solver: str):
+def suit_solver(solver: str):
     """Steps that suit it, and how many of them to show."""
     return (1000, 50) if SOLVERS[solver] == "DDPMScheduler" else (20, 1)
 
@@ -113,7 +113,7 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         [model, label, count, steps, solver, guidance, every, seed, new_seed],
         [samples, predicted, strip, where, seed],
     )
-    solver.change(for_solver, solver, [steps, every], **quiet)
+    solver.change(suit_solver, solver, [steps, every], **quiet)
     model.change(update_class, model, label, **quiet).success(diffusion_sample, *drawn, **quiet)
     if OF_IMAGES:
         demo.load(update_class, model, label, **quiet).success(diffusion_sample, *drawn, **quiet)
