@@ -22,7 +22,7 @@ from torch import nn
 
 from tests.conftest import ROOT
 from tests.contract import Instance, result, seeds
-from training.publish import build
+from training.publishing.build import build
 from training.publishing.compile import compiled
 
 CLOSE = {"atol": 1e-5, "rtol": 0}

@@ -57,7 +57,7 @@ def test_calls_are_read_from_the_code_and_refusals_are_none(facts):
 def test_a_checkpoint_says_before_it_is_loaded_what_it_answers_when_it_is(facts, folder, tmp_path):
     from diffusers import DiffusionPipeline
 
-    from training.publish import build
+    from training.publishing.build import build
 
     build(folder, tmp_path / "unrelated")
     known = facts.read_facts(str(tmp_path / "unrelated"))
