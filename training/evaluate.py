@@ -83,14 +83,21 @@ def machine(device: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.evaluate", description=__doc__.split("\n")[0])
-    parser.add_argument("source", help="a finished run, a checkpoint, a portable folder or a Hub id")
-    parser.add_argument("--dataset", help="measure on this set instead of the one it was trained on")
-    parser.add_argument("--data_dir", help="a local copy of the named set")
     parser.add_argument(
-        "--only", nargs="*", default=[], choices=MEASURES, help="these measures instead of those it owes"
+        "source", help="the model to measure: a finished run, a checkpoint, a portable folder or a Hub id"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--to", type=Path, help="write results.json into this folder; the source itself by default")
+    parser.add_argument("--dataset", help="measure on this data set instead of the one it was trained on")
+    parser.add_argument("--data_dir", help="folder or file of a local copy of the named data set")
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=MEASURES, help="these measures alone; other figures stay as they are"
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default=device, help="device that the model is measured on"
+    )
+    parser.add_argument(
+        "--to", type=Path, help="write results.json into this folder; by default into the source itself"
+    )
     for name in MEASURES:
         measure_named(name).arguments(parser)
     options = parser.parse_args(argv)

@@ -39,7 +39,11 @@ def filled(text: str, content: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.leaderboard", description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only say whether the tables are up to date: exit code 1 where they are not",
+    )
     options = parser.parse_args(argv)
     file = ROOT / PAGE
     text = file.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from training.data.source import DataSource, rows_to_show
 from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.run import start
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
 
 DECLARATION = Declaration(
@@ -38,12 +38,16 @@ MOST_POINTS = 20_000  # of a tree: 3.2 GB of distances, and as much again
 
 @dataclass
 class ClusteringOptions(DataOptions, FitOptions):
-    output_dir: str = option("runs/kmeans-digits", "the run folder")
-    method: str = option("kmeans", "what is fitted", choices=("kmeans", "agglomerative"))
-    num_clusters: int = option(10, "of k-means; a tree is cut so where nothing else is asked for", least=1)
-    num_starts: int = option(4, "of k-means: the best of so many runs is kept", least=1)
-    linkage: str = option("ward", "of a tree: how near two clusters are", choices=LINKAGES)
-    pca_dim: int = option(0, "principal components to cluster; 0 takes the data as they are", least=0)
+    output_dir: str = with_default(FitOptions, "output_dir", "runs/kmeans-digits")
+    method: str = option(
+        "kmeans", "kind of clustering: k-means, or a tree of merges", choices=("kmeans", "agglomerative")
+    )
+    num_clusters: int = option(
+        10, "number of clusters of k-means; of a tree, where it is cut if a call says nothing else", least=1
+    )
+    num_starts: int = option(4, "number of k-means runs, of which the best is kept", least=1)
+    linkage: str = option("ward", "how the distance of two clusters of a tree is measured", choices=LINKAGES)
+    pca_dim: int = option(0, "number of principal components to cluster; 0 clusters the data themselves", least=0)
 
 
 def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:

@@ -60,14 +60,21 @@ class DataOptions:
         "digits, mnist, fashion_mnist, cifar10, ring, grid, moons, spiral, checkerboard, a Hub id, or a local folder",
     )
     data_dir: str | None = option(
-        None, "a local copy of the named set (parquet, or images by class)", may_change_on_resume=True
+        None,
+        "folder of a local copy of the named data set: parquet files, or images in one folder a class",
+        may_change_on_resume=True,
     )
-    resolution: int | None = option(None, "crop to a square and scale images to this many pixels", least=4, most=1024)
-    image_column: str | None = option(None, "the column that holds images, where it cannot be told by its type")
-    label_column: str | None = option(None, "the column that holds classes")
-    streaming: bool = option(False, "read rows from the Hub as they are needed instead of storing the set")
+    resolution: int | None = option(
+        None, "crop images to a square and scale them to this many pixels a side", least=4, most=1024
+    )
+    image_column: str | None = option(None, "column that holds the images, where column types do not tell")
+    label_column: str | None = option(None, "column that holds the classes, where column types do not tell")
+    streaming: bool = option(False, "read rows from the Hub as they are needed, and store nothing")
     max_memory_gb: float = option(
-        4.0, "decode into memory up to this size, on the way above it", least=0.0, may_change_on_resume=True
+        4.0,
+        "decode the data set into memory up to this size, in GiB; images of a larger one are decoded as they are needed",
+        least=0.0,
+        may_change_on_resume=True,
     )
 
 

@@ -30,9 +30,7 @@ ROWS_AT_ONCE = 1_000
 class FitOptions(CommonOptions):
     """How to fit; the options of such a recipe begin with these and with `DataOptions`."""
 
-    max_samples: int | None = option(
-        None, "rows of the training set to fit to, the first ones; all by default", least=2
-    )
+    max_samples: int | None = option(None, "number of training rows to fit to, the first ones; all by default", least=2)
 
 
 def check_pca_dim(pca_dim: int, source: DataSource) -> None:

@@ -44,7 +44,12 @@ PICTURES = {}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--importance_samples", type=int, default=200, help="for the importance-weighted estimate")
+    parser.add_argument(
+        "--importance_samples",
+        type=int,
+        default=200,
+        help="draws for each image of the importance-weighted likelihood; 0 leaves it out",
+    )
 
 
 def applies(pipe, source) -> bool:

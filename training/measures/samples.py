@@ -56,10 +56,20 @@ PICTURES = {"nearest.png": "Samples, each with its nearest training image on its
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num_samples", type=int, default=10_000, help="samples drawn for the distances")
-    parser.add_argument("--extractor", help="a classifier in whose features samples are measured")
-    parser.add_argument("--sweep", nargs="*", default=[], help="NAME=V1,V2,...: distances at values of an argument")
-    parser.add_argument("--sweep_samples", type=int, default=2_000, help="samples drawn for each value")
+    parser.add_argument("--num_samples", type=int, default=10_000, help="number of samples drawn for the distances")
+    parser.add_argument(
+        "--extractor",
+        help="classifier in whose features samples are compared with test images: a run, a checkpoint or a Hub id",
+    )
+    parser.add_argument(
+        "--sweep",
+        nargs="*",
+        default=[],
+        help="NAME=V1,V2,...: measure the distances again at these values of an argument of the pipeline",
+    )
+    parser.add_argument(
+        "--sweep_samples", type=int, default=2_000, help="number of samples drawn for each value of --sweep"
+    )
 
 
 def applies(pipe, source) -> bool:

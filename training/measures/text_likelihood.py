@@ -35,7 +35,11 @@ PICTURES = {}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stride", type=int, help="of a language model: tokens between two windows; half the context")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="language model: tokens between the beginnings of two windows; by default half the context",
+    )
 
 
 def applies(pipe, source) -> bool:
