@@ -9,10 +9,10 @@ from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
 
 from tests.conftest import ROOT
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions, load_data
-from training.layouts.choice import declared_in, layout_of
-from training.measures.kept_rows import figures
+from training.layouts.choice import declaration_in, layout_of
+from training.measures.kept_rows import figures_on_kept_rows
 from training.publishing.build import build, load
 
 FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
@@ -50,7 +50,7 @@ def test_all_weights_together_stay_small():
 def test_it_answers_on_kept_rows_as_when_it_was_measured(pipe, folder):
     """Every checkpoint, on every machine: likelihood, reconstruction, classes and samples, to 1e-3."""
     known = json.loads((folder / "results.json").read_text())
-    found = figures(pipe, json.loads((folder / "run.json").read_text())["dataset"])
+    found = figures_on_kept_rows(pipe, json.loads((folder / "run.json").read_text())["dataset"])
     assert found.keys() == known["figures_on_kept_rows"].keys() and found
     for name, value in found.items():
         assert value == pytest.approx(known["figures_on_kept_rows"][name], rel=1e-3), name
@@ -58,7 +58,7 @@ def test_it_answers_on_kept_rows_as_when_it_was_measured(pipe, folder):
 
 
 def test_the_record_declares_its_family(folder):
-    declaration = declared_in(folder)
+    declaration = declaration_in(folder)
     assert declaration is not None and declaration.family == json.loads((folder / "run.json").read_text())["family"]
     assert (ROOT / "pipelines" / declaration.branch).is_dir() and declaration.title and declaration.measures
     assert layout_of(folder).__name__.endswith(declaration.layout)
@@ -144,7 +144,7 @@ def test_the_digits_are_explained_better_than_by_their_mean_image():
     source = load_data(DataOptions())
     pipe = VAEPipeline.from_pretrained(Path(ROOT) / "checkpoints" / "vae-digits", dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
-    x = source.as_input(next(in_order(source.test, 1_000)), pipe.data_spec, generator)
+    x = source.as_input(next(batches_in_order(source.test, 1_000)), pipe.data_spec, generator)
     mean = source.train.columns["x"].float().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
     independent = torch.distributions.Bernoulli(mean).log_prob(x).sum((1, 2, 3)).mean()
     assert pipe.elbo(x, 10, generator=generator).mean() > independent + 3

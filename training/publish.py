@@ -24,7 +24,7 @@ from pathlib import Path
 
 from training.options import LineParser, UsageError, check_repo_id, command_line
 from training.publishing.build import build, checkpoint
-from training.publishing.hub import collect, upload
+from training.publishing.hub import make_collection, upload
 from training.publishing.spaces import space
 from training.publishing.verify import verify
 
@@ -130,7 +130,11 @@ def _publish_all(options) -> None:
     for source, repo_id, is_space in (bar := tqdm(jobs, unit="repository")):
         bar.set_description(repo_id)
         publish(source, repo_id, is_space, models if is_space else None, options.private)
-    print(collect(options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]))
+    print(
+        make_collection(
+            options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]
+        )
+    )
 
 
 def _say_verified(source: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipelines.adversarial.modeling_gan import NORMS, DiscriminatorModel, GeneratorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
@@ -132,7 +132,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, class_labels
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def players_losses(options: GANOptions):
+def make_losses(options: GANOptions):
     """The two losses of an objective, as the loop takes them."""
 
     def draw(generator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -192,7 +192,7 @@ def mean_distance(x: Tensor) -> float:
 
 def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """How far apart samples lie, as a share of how far apart data do, and a warning of lost diversity."""
-    data = source.as_input(next(in_order(source.train, DIVERSITY_SAMPLES)))
+    data = source.as_input(next(batches_in_order(source.train, DIVERSITY_SAMPLES)))
     drawn = pipeline(len(data), generator=torch.Generator().manual_seed(0), output_type="pt")
     samples = drawn.images if source.kind == "image" else drawn.samples
     diversity = mean_distance(samples.cpu()) / mean_distance(data)
@@ -208,7 +208,7 @@ def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]
 def main(argv: list[str] | None = None) -> None:
     options = parse(GANOptions, argv, __doc__)
     run, source, players = start(DECLARATION, ("generator", "discriminator"), options, build_players)
-    discriminator_loss, generator_loss = players_losses(options)
+    discriminator_loss, generator_loss = make_losses(options)
     # a critic's losses say little; what it estimates falls as samples come nearer to data
     curve = (
         ("discriminator_loss", "discriminator_wasserstein_estimate") if options.objective == "wasserstein" else LOSSES

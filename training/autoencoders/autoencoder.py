@@ -28,16 +28,16 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data.batches import in_order, random_subset
+from training.data.batches import batches_in_order, random_subset
 from training.data.images import DataOptions
-from training.data.source import DataSource, rows_by_class
+from training.data.source import DataSource, class_arguments
 from training.data.splits import StreamSplit
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse, with_default
-from training.pictures import drawn_or_returned
+from training.pictures import samples_or_reconstructions
 
 DECLARATION = Declaration(
     family="autoencoder",
@@ -175,7 +175,7 @@ def codes_of(pipeline: AutoencoderPipeline, source: DataSource) -> tuple[torch.T
     """Codes of the training set, of a stream those of its first rows, and their classes: (N, D), (N,) or None."""
     codes, labels = [], []
     limit = STREAMED_ROWS if isinstance(source.train, StreamSplit) else None
-    for batch in in_order(source.train, 500, limit):
+    for batch in batches_in_order(source.train, 500, limit):
         codes.append(pipeline.encode(source.as_input(batch)).cpu())
         labels.append(batch.get("class_labels"))
     return torch.cat(codes), None if labels[0] is None else torch.cat(labels)
@@ -202,7 +202,7 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
     codes, labels = codes_of(pipeline, source)
     if options.prior == "kde":
         codes, labels = random_subset(codes, labels, options.prior_points, options.seed)
-    classes = rows_by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
+    classes = class_arguments(source, labels, "--prior_by_class") if options.prior_by_class else {}
     try:
         if options.prior == "kde":
             return KDEModel.fit(codes, "held_out", **classes)
@@ -213,7 +213,9 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
 
 def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
     """Samples, by class where the prior knows them; without one, what becomes of held-out rows."""
-    return drawn_or_returned(pipeline, source, pipeline.prior is not None and pipeline.prior.config.conditional)
+    return samples_or_reconstructions(
+        pipeline, source, pipeline.prior is not None and pipeline.prior.config.conditional
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEModel
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource
 from training.declaration import DRAW_IMAGES, Declaration
@@ -67,7 +67,7 @@ def picture(pipeline: HierarchicalVAEPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: HierarchicalVAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units of each level on the validation split, and a warning where the top level is not used."""
     generator = torch.Generator().manual_seed(0)
-    x = source.as_input(next(in_order(source.validation, 1_000)), pipeline.data_spec, generator)
+    x = source.as_input(next(batches_in_order(source.validation, 1_000)), pipeline.data_spec, generator)
     top = pipeline.elbo_terms(x, generator=generator)[1][:, -1].mean().item()
     warnings = []
     if top < UNUSED:

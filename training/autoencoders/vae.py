@@ -12,7 +12,7 @@ import torch
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
@@ -99,7 +99,7 @@ def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
 
 def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units on the validation split, and a warning of posterior collapse."""
-    batch = next(in_order(source.validation, 1_000))
+    batch = next(batches_in_order(source.validation, 1_000))
     x = source.as_input(batch, pipeline.data_spec, torch.Generator().manual_seed(0))
     active = pipeline.active_units(x, batch["class_labels"] if pipeline.vae.config.conditional else None)
     number, total = int(active.sum()), len(active)

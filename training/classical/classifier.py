@@ -21,7 +21,7 @@ from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
 from training.components import load_component
-from training.data.batches import in_order, rows_in
+from training.data.batches import batches_in_order, num_rows
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import Declaration
@@ -129,9 +129,9 @@ def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Accuracy on the validation split."""
     right = count = 0
-    for batch in in_order(source.validation, 500, 10_000):
+    for batch in batches_in_order(source.validation, 500, 10_000):
         right += int((pipeline.classify(source.as_input(batch)).argmax(1).cpu() == batch["class_labels"]).sum())
-        count += rows_in(batch)
+        count += num_rows(batch)
     return ({"validation_accuracy": right / count} if count else {}), []
 
 

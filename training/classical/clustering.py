@@ -50,7 +50,7 @@ class ClusteringOptions(DataOptions, FitOptions):
     pca_dim: int = option(0, "number of principal components to cluster; 0 clusters the data themselves", least=0)
 
 
-def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:
+def fit_tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:
     """The merges of (N, D) by scikit-learn."""
     from sklearn.cluster import AgglomerativeClustering
 
@@ -66,7 +66,7 @@ def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel
     )
 
 
-def means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansModel:
+def fit_means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansModel:
     """The best of several runs of k-means by scikit-learn."""
     from sklearn.cluster import KMeans
 
@@ -90,7 +90,7 @@ def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> Clu
         pca = PCAModel.fit((batch["x"] for batch in training_rows(source, spec, options)), options.pca_dim)
     rows = (batch["x"] for batch in training_rows(source, spec, options))
     points = torch.cat([x if pca is None else pca.encode(x) for x in rows])
-    clustering = means(points, options, report) if options.method == "kmeans" else tree(points, options)
+    clustering = fit_means(points, options, report) if options.method == "kmeans" else fit_tree(points, options)
     return ClusteringPipeline(clustering, pca, spec)
 
 

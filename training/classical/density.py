@@ -19,12 +19,12 @@ from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
 from training.data.batches import random_subset
 from training.data.images import DataOptions
-from training.data.source import DataSource, rows_by_class
+from training.data.source import DataSource, class_arguments
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.run import start
 from training.options import UsageError, command_line, option, parse, with_default
-from training.pictures import drawn_or_returned
+from training.pictures import samples_or_reconstructions
 
 DECLARATION = Declaration(
     family="density",
@@ -87,7 +87,7 @@ class DensityOptions(DataOptions, FitOptions):
             raise UsageError("--pca_dim is 0 and --density none: there is nothing to fit")
 
 
-def best_mixture(codes, classes: dict, options: DensityOptions, report) -> GaussianMixtureModel:
+def fit_mixture(codes, classes: dict, options: DensityOptions, report) -> GaussianMixtureModel:
     """The mixture, or of several numbers of components the one of lowest BIC."""
     found = []
     for count in options.num_components:
@@ -118,9 +118,9 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
     codes, labels = torch.cat(codes), torch.cat(labels) if options.conditional else None
     if options.density == "kde":
         codes, labels = random_subset(codes, labels, options.num_points, options.seed)
-    classes = rows_by_class(source, labels, "--conditional") if options.conditional else {}
+    classes = class_arguments(source, labels, "--conditional") if options.conditional else {}
     if options.density == "mixture":
-        return DensityPipeline(best_mixture(codes, classes, options, report), pca, spec)
+        return DensityPipeline(fit_mixture(codes, classes, options, report), pca, spec)
     bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
     kde = KDEModel.fit(codes, bandwidth, **classes)
     report(report.step + 1, bandwidth=float(kde.bandwidth))
@@ -129,7 +129,9 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
 
 def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
     """Samples, by class where the density knows them; without one, what becomes of held-out rows."""
-    return drawn_or_returned(pipeline, source, pipeline.density is not None and pipeline.density.config.conditional)
+    return samples_or_reconstructions(
+        pipeline, source, pipeline.density is not None and pipeline.density.config.conditional
+    )
 
 
 def check(options: DensityOptions, source: DataSource) -> None:

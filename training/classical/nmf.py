@@ -92,7 +92,7 @@ def load(options: NMFOptions) -> DataSource:
     )
 
 
-def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
+def fit_parts(x: Tensor, options: NMFOptions) -> Tensor:
     """(N, D) -> (K, D) by scikit-learn's coordinate descent."""
     from sklearn.decomposition import NMF
 
@@ -113,7 +113,7 @@ def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipelin
     check_entries(x)
     penalty = options.penalty * x.shape[1]
     if source.kind == "image":
-        parts = parts_of_images(x, options)
+        parts = fit_parts(x, options)
     else:
         for step in NMFModel.fit_steps(x, options.num_components, penalty, options.max_iter, options.tol, options.seed):
             report(step.step + 1, step.num_steps, loss=step.loss, error=step.error)

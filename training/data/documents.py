@@ -237,7 +237,7 @@ def _column(table, options: TextOptions) -> list[str]:
 # Streams
 
 
-def readable(rows) -> Iterator[dict]:
+def decoded_rows(rows) -> Iterator[dict]:
     """Streamed rows; what cannot be decoded shows only on the way."""
     try:
         yield from rows
@@ -281,7 +281,7 @@ def stream_parts(options: TextOptions) -> dict[str, tuple]:
 def streamed_texts(part: tuple, options: TextOptions) -> Iterator[str]:
     """A streamed split's documents."""
     rows, keep = part
-    for row in readable(rows):
+    for row in decoded_rows(rows):
         if options.text_column not in row:
             raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
         text = row[options.text_column]

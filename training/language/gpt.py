@@ -35,7 +35,7 @@ from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse, with_default
-from training.pictures import written
+from training.pictures import text_picture
 
 TASK = "next-token"  # what `transformers.pipeline` calls ours
 SPEC = {"kind": "text", "support": "tokens"}
@@ -154,7 +154,7 @@ def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
     for step in pipeline.stream(opening, 1_000, temperature=0.8, generator=generator):
         tokens.append(pipeline.token_text(step.token_ids[0]))
         log_probs.append(step.log_probs[0])
-    return written(opening, tokens, log_probs)
+    return text_picture(opening, tokens, log_probs)
 
 
 def main(argv: list[str] | None = None) -> None:
