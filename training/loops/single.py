@@ -54,7 +54,8 @@ def train(
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     parameters = list(model.parameters())
-    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    # diffusers' configs are dicts, transformers' turn into one
+    config = dict(model.config) if isinstance(model.config, dict) else model.config.to_dict()
     step = run.begin(source, config, parts, sum(p.numel() for p in parameters))
 
     def validate(step: int) -> None:

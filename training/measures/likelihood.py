@@ -89,8 +89,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         said.append(f"dynamic binarisation, {rounds} draws")
     elif spec["dequantization"] == "uniform":
         said.append(f"uniform dequantisation, {rounds} draws, density of pixels in [0, 256)")
-    if hasattr(pipe, "convention"):
-        said.append(pipe.convention)
+    said += [words for words in [getattr(pipe, "convention", None)] if words]
     if spec["support"] == "8-bit":
         found["bits_per_dim"] = round(bits_per_dim(mean, spec["shape"]), 4)
     if given:
