@@ -8,7 +8,7 @@
     build(source, folder)          the same with the code that loads it; returns the pipeline's class name
     load(folder, device)           the pipeline of a built folder, in float32
     networks(pipe)                 its networks by name
-    snippet(name, example)         the part of the card that tells how to load it
+    snippet(folder, name, example) the part of the card that tells how to load it
 
 A new layout is a new module here; a recipe names it in its declaration.
 """
