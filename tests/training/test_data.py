@@ -11,10 +11,10 @@ from PIL import Image as Picture
 
 from training.data import images
 from training.data.batches import batches_in_order, check_batch_size, training_batches
-from training.data.images import DataOptions, load_data
-from training.data.known import KNOWN
-from training.data.source import to_network
-from training.data.splits import ArraySplit, LazySplit, StreamSplit
+from training.data.images import DataOptions, held_out, load_data
+from training.data.known import KNOWN, extractor_of
+from training.data.source import DataSource, rows_to_show, to_network
+from training.data.splits import ArraySplit, LazySplit, StreamSplit, content_fraction
 from training.data.toys import TOYS
 from training.options import UsageError
 
@@ -253,6 +253,82 @@ def test_padding_puts_the_image_in_the_middle():
     assert x.sum() == 16 and x[0, 0, 2:6, 2:6].sum() == 16
     with pytest.raises(ValueError, match="do not fit"):
         to_network(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), BINARY)
+
+
+def image_source(**changes) -> DataSource:
+    levels = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    rows = ArraySplit({"x": levels, "class_labels": torch.arange(4), "caption_ids": torch.arange(8).view(4, 2)})
+    given = {"kind": "image", "shape": (1, 8, 8), "class_names": ["a", "b", "c", "d"], **changes}
+    return DataSource("mine", "my set", rows, rows, rows, **given)
+
+
+def test_a_prepared_batch_keeps_what_is_not_x():
+    """Classes and captions go to the loss as they are stored; x goes to the range of the data spec."""
+    source = image_source()
+    spec = source.spec("8-bit", (-1, 1))
+    batch = source.test.__getitems__([0, 3])
+    prepared = source.prepare(batch, spec)
+    assert prepared.keys() == {"x", "class_labels", "caption_ids"} and batch["x"].dtype == torch.uint8
+    assert all(torch.equal(prepared[name], batch[name]) for name in ("class_labels", "caption_ids"))
+    torch.testing.assert_close(prepared["x"], batch["x"].float() / 127.5 - 1)
+    assert source.describe() == {
+        "name": "mine", "id": "my set", "licence": None, "reader": "images", "held_out": "test images",
+    }  # fmt: skip
+
+
+def test_images_go_to_a_pipeline_as_levels_in_0_to_1_and_binary_ones_as_draws():
+    source = image_source()
+    batch = source.test.__getitems__(range(4))
+    x = source.as_input(batch)
+    assert x.dtype == torch.float32 and x.shape == (4, 1, 8, 8) and (x.min(), x.max()) == (0, 1)
+    assert torch.equal((x * 255).round().to(torch.uint8), batch["x"])
+    assert torch.equal(source.as_input(batch, source.spec("8-bit", (-1, 1), "uniform")), x)  # whatever a network sees
+    binary = source.spec("binary", (0, 1))
+    ones = [source.as_input(batch, binary, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert set(ones[0].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(ones[0], ones[1]) and not torch.equal(ones[0], ones[2])
+    assert torch.equal(ones[0], source.prepare(batch, binary, torch.Generator().manual_seed(0))["x"])
+
+
+def test_vectors_go_to_networks_and_pipelines_as_they_are():
+    points = torch.tensor([[-3.5, 2.0], [0.25, 7.0]], dtype=torch.float64)
+    rows = ArraySplit({"x": points, "class_labels": None})
+    source = DataSource("p", "p", rows, rows, rows, kind="vector", shape=(2,))
+    batch, spec = source.test.__getitems__([0, 1]), source.spec("8-bit", (-1, 1), "uniform")
+    assert spec["support"] == "real" and spec["range"] is None and source.held_out == "test points"
+    assert batch.keys() == {"x"}  # no classes, no column of them
+    for x in (source.as_input(batch, spec), source.prepare(batch, spec)["x"]):
+        assert x.dtype == torch.float32 and torch.equal(x, points.float())
+
+
+def test_rows_to_show_come_from_the_first_split_that_has_any():
+    source, empty = image_source(), ArraySplit({"x": torch.empty(0, 1, 8, 8, dtype=torch.uint8)})
+    assert len(rows_to_show(source, 3)["x"]) == 3
+    source.test = source.validation = empty
+    assert torch.equal(rows_to_show(source, 10)["class_labels"], torch.arange(4))
+    source.train = empty
+    with pytest.raises(UsageError, match="--dataset mine: holds no row"):
+        rows_to_show(source, 3)
+
+
+def test_an_empty_test_split_is_nothing_to_measure_on(tmp_path):
+    (tmp_path / "few").mkdir()
+    file = tmp_path / "few" / "0.png"
+    for picture in pictures(50):
+        picture.save(file)
+        if content_fraction(file.read_bytes()) > 0.5:  # it is for training
+            break
+    (tmp_path / "few" / "1.png").write_bytes(file.read_bytes())  # equal images are in one split
+    source = load_data(DataOptions(dataset=str(tmp_path / "few")))
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [2, 0, 0]
+    with pytest.raises(UsageError, match="its test split is empty, so there is nothing to measure on"):
+        held_out(str(tmp_path / "few"), None, {}, True)
+
+
+def test_images_of_the_shape_of_a_known_set_have_its_extractor(image_folder):
+    assert KNOWN["mnist"].extractor == KNOWN["fashion_mnist"].extractor is not None
+    assert load_data(DataOptions(dataset=str(image_folder), resolution=28)).extractor == KNOWN["mnist"].extractor
+    assert load_data(DataOptions(dataset=str(image_folder))).extractor is None and extractor_of((3, 28, 28)) is None
 
 
 # Two-dimensional sets

@@ -212,6 +212,24 @@ def test_documents_are_parted_by_the_end_of_text(tmp_path):
     assert not alone.separated and not (alone.train.tokens == alone.tokenizer.eos_token_id).any()
 
 
+def test_a_prepared_window_says_what_is_read_and_what_follows(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} two three " * 30)
+    for packing in ("stream", "documents"):
+        source = load_text(TextOptions(dataset=str(tmp_path), context_length=8, packing=packing))
+        batch = source.train.__getitems__([0, 5])
+        assert batch.keys() == {"tokens"} and batch["tokens"].shape == (2, 9)
+        prepared = source.prepare(batch, gpt.SPEC)
+        assert prepared["input_ids"].shape == prepared["labels"].shape == (2, 8)
+        assert torch.equal(prepared["input_ids"][:, 1:], prepared["labels"][:, :-1])  # each label is the next token
+        assert ("position_ids" in prepared) == (packing == "documents")
+        described = source.describe()
+        assert (described["reader"], described["held_out"], source.units_per_row) == ("text", "held-out text", 8)
+    (tmp_path / "b.txt").unlink()
+    alone = load_text(TextOptions(dataset=str(tmp_path), context_length=8, packing="documents"))
+    assert "position_ids" not in alone.prepare(alone.train.__getitems__([0]), gpt.SPEC)  # one document is not parted
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_documents_do_not_see_each_other_where_that_is_asked(attention):
     torch.manual_seed(0)
