@@ -1,6 +1,7 @@
 """What the gallery knows of each model: its record, which the build copies to `records/`, and the page that shows it."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def page_of(record: Record, pages: dict) -> str | None:
 
     def distance(name: str) -> tuple:
         preferred = pages[name].MODELS.preferred
-        place = preferred.index(record.name) if record.name in preferred else len(preferred) + 1000
+        place = preferred.index(record.name) if record.name in preferred else math.inf
         return place, record.branch != pages[name].BRANCH, name
 
     return min((name for name, page in pages.items() if page.MODELS.takes(record.name)), key=distance, default=None)

@@ -88,7 +88,11 @@ class Models:
         found = self.known(name)
         if "calls" not in found:
             return self.records is None
-        return set(calls) <= set(found["calls"]) and self.kind in (None, found.get("data_kind"))
+        if set(calls) - set(found["calls"]) or self.kind not in (None, found.get("data_kind")):
+            return False
+        usual = "transformers" if found.get("data_kind") == "text" else "diffusers"
+        library = found.get("run", {}).get("declaration", {}).get("layout", usual)
+        return library == self.library or library not in PIPELINES
 
     def control(self) -> gr.Dropdown:
         """The choice of a model; without any, a line that says how to give one."""
