@@ -87,19 +87,19 @@ def ours(data_dir: str, place: Path) -> float:
 def speed(data_dir: str, rounds: int) -> dict:
     import torch
 
-    from training.data import DataOptions, load_data
-    from training.evaluate import load
+    from training.data.images import DataOptions, load_data
+    from training.publishing.build import load
 
     mine, bare = [], []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         train = load_data(DataOptions(dataset="mnist", data_dir=data_dir)).train
-        torch.save(train.x.flatten(1).float() / 127.5 - 1, place / "mnist.pt")
+        torch.save(train.columns["x"].flatten(1).float() / 127.5 - 1, place / "mnist.pt")
         for number in range(rounds):
             mine.append(ours(data_dir, place / f"run{number}"))
             words = [sys.executable, "-c", BARE, str(place / "mnist.pt"), str(SPEED_STEPS)]
             bare.append(float(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
-    pipe, _ = load(str(ROOT / "checkpoints" / "gan-mnist"), "cpu")
+    pipe = load(str(ROOT / "checkpoints" / "gan-mnist"), "cpu")
     times = []
     for _ in range(20):
         began = time.perf_counter()

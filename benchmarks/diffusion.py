@@ -27,8 +27,11 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from training.data import DataOptions, in_order, load_data  # noqa: E402
-from training.evaluate import frechet_distance, load, machine  # noqa: E402
+from training.data.batches import in_order  # noqa: E402
+from training.data.images import DataOptions, load_data  # noqa: E402
+from training.evaluate import machine  # noqa: E402
+from training.measures.samples import frechet_distance  # noqa: E402
+from training.publishing.build import load  # noqa: E402
 
 BATCH, RESAMPLED = 50, 200  # larger batches are slower on a CPU
 
@@ -135,14 +138,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
-    pipe, _ = load(options.checkpoint, options.device)
+    pipe = load(options.checkpoint, options.device)
     found = {"default_steps": pipe.config.num_inference_steps, "guidance_scale": pipe.config.guidance_scale}
     if options.only != "quality":
         found |= cost(pipe)
     if options.only != "cost":
-        judge, _ = load(str(ROOT / "checkpoints" / "classifier-mnist"), options.device)
+        judge = load(str(ROOT / "checkpoints" / "classifier-mnist"), options.device)
         test = load_data(DataOptions(dataset="mnist", data_dir=options.data_dir)).test
-        real = torch.cat([judge.features(x.float() / 255) for x, _ in in_order(test, 500)])
+        real = torch.cat([judge.features(batch["x"].float() / 255) for batch in in_order(test, 500)])
         found |= {
             **quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples, options.keep),
             "dtype": options.dtype,

@@ -119,7 +119,7 @@ def pipe_of(config, dtype=None):
     from transformers import GPT2LMHeadModel
 
     from pipelines.language.pipeline_gpt import GPTPipeline
-    from training.text import train_tokenizer
+    from training.data.tokens import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["ab"], "characters", 0, config.n_positions)

@@ -28,14 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel  # noqa: E402
-from training.data import DataOptions, load_data  # noqa: E402
+from training.data.images import DataOptions, load_data  # noqa: E402
 
 COMPONENTS, DIMENSIONS, REG = 10, 50, 1e-6
 
 
 def principal_components(data_dir: str) -> torch.Tensor:
     """The training images, x / 255, in their 50 leading components: (N, 50) float32."""
-    x = load_data(DataOptions(dataset="mnist", data_dir=data_dir)).train.x.flatten(1).double() / 255
+    x = load_data(DataOptions(dataset="mnist", data_dir=data_dir)).train.columns["x"].flatten(1).double() / 255
     _, vectors = torch.linalg.eigh(x.T.cov())  # in ascending order
     return ((x - x.mean(0)) @ vectors[:, -DIMENSIONS:].flip(1)).float()
 

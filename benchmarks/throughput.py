@@ -78,13 +78,13 @@ def main() -> None:
     import numpy as np
 
     sys.path.insert(0, str(ROOT))
-    from training.data import DataOptions, load_data
+    from training.data.images import DataOptions, load_data
 
     source = load_data(DataOptions(dataset="mnist", data_dir=data_dir))
     mine, other = [], []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        np.save(place / "mnist.npy", source.train.x.numpy())
+        np.save(place / "mnist.npy", source.train.columns["x"].numpy())
         for number in range(options.rounds):
             mine.append(ours(data_dir, place / f"ours{number}", options.epochs))
             if options.pythae:

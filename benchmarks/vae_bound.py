@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads the model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data import DataOptions, in_order, load_data, prepare
+from training.data.batches import in_order
+from training.data.images import DataOptions, load_data
 
 
 def main() -> None:
@@ -36,15 +37,11 @@ def main() -> None:
     spec, conditional = pipe.data_spec, pipe.vae.config.conditional
     generator = torch.Generator().manual_seed(0)
 
-    def stored(batch: torch.Tensor) -> torch.Tensor:
-        """As the pipeline takes x: binary draws, or levels in [0, 1]."""
-        return prepare(batch, spec, generator) if spec["support"] == "binary" else batch.float() / 255
-
     terms, marginal = [], []
     for _ in range(options.rounds):
         each = []
-        for x, labels in in_order(source.test, 500):
-            x = stored(x)
+        for batch in in_order(source.test, 500):
+            x, labels = source.as_input(batch, spec, generator), batch["class_labels"]
             each.append(torch.stack(pipe.elbo_terms(x, 10, labels if conditional else None, generator)))
             if conditional:
                 marginal.append(pipe.elbo(x, 2, None, generator))
@@ -52,8 +49,9 @@ def main() -> None:
     reconstruction, kl = torch.stack(terms).mean(0)  # (N,) each
     bound = -(reconstruction - kl)
     spread = torch.linspace(0, len(source.test) - 1, min(options.importance_images, len(source.test))).long()
-    x, labels = source.test.__getitems__(spread)
-    tight = -pipe.log_prob(stored(x), options.importance_samples, labels if conditional else None, generator)
+    batch = source.test.__getitems__(spread)
+    x, labels = source.as_input(batch, spec, generator), batch["class_labels"]
+    tight = -pipe.log_prob(x, options.importance_samples, labels if conditional else None, generator)
     figures = {
         "checkpoint": options.checkpoint.name,
         "test_images": len(bound),

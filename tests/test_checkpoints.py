@@ -9,16 +9,21 @@ from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
 
 from tests.conftest import ROOT
-from training.data import DataOptions, in_order, load_data, prepare
-from training.publish import build
+from training.data.batches import in_order
+from training.data.images import DataOptions, load_data
+from training.layouts.choice import declared_in, layout_of
+from training.measures.kept_rows import figures
+from training.publishing.build import build, load
 
 FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 
 
-CLASSIFIERS = [p for p in FOLDERS if (p / "classifier").is_dir()]
-GANS = [p for p in FOLDERS if (p / "discriminator").is_dir()]
-DIFFUSION = [p for p in FOLDERS if (p / "denoiser").is_dir()]
-VAES = [p for p in FOLDERS if (p / "vae").is_dir()]
+# the largest weights that a family's issue allows
+MOST_BYTES = 160_000_000
+
+
+def with_component(name: str) -> list[Path]:
+    return [folder for folder in FOLDERS if (folder / name).is_dir()]
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda p: p.name, scope="module")
@@ -27,16 +32,36 @@ def folder(request):
 
 
 @pytest.fixture(scope="module")
-def pipe(folder, tmp_path_factory):
-    portable = tmp_path_factory.mktemp("portable") / folder.name
-    build(folder, portable)
-    return DiffusionPipeline.from_pretrained(portable, trust_remote_code=True)
+def pipe(folder):
+    """Loaded from its portable folder, as from the Hub."""
+    return load(str(folder))
 
 
 def test_the_box_is_not_empty():
     names = {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"}
     names |= {"ddpm-mnist", "ddpm-digits", "ddpm-2d", "gan-mnist", "wgan-gp-mnist", "cgan-mnist", "gan-digits"}
     assert names <= {p.name for p in FOLDERS}
+
+
+def test_all_weights_together_stay_small():
+    assert sum(p.stat().st_size for f in FOLDERS for p in f.rglob("*") if p.is_file()) <= MOST_BYTES
+
+
+def test_it_answers_on_kept_rows_as_when_it_was_measured(pipe, folder):
+    """Every checkpoint, on every machine: likelihood, reconstruction, classes and samples, to 1e-3."""
+    known = json.loads((folder / "results.json").read_text())
+    found = figures(pipe, json.loads((folder / "run.json").read_text())["dataset"])
+    assert found.keys() == known["figures_on_kept_rows"].keys() and found
+    for name, value in found.items():
+        assert value == pytest.approx(known["figures_on_kept_rows"][name], rel=1e-3), name
+    assert (known["likelihood"], known["calls"]) == (pipe.likelihood, sorted(pipe.calls))
+
+
+def test_the_record_declares_its_family(folder):
+    declaration = declared_in(folder)
+    assert declaration is not None and declaration.family == json.loads((folder / "run.json").read_text())["family"]
+    assert (ROOT / "pipelines" / declaration.branch).is_dir() and declaration.title and declaration.measures
+    assert layout_of(folder).__name__.endswith(declaration.layout)
 
 
 def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
@@ -48,7 +73,7 @@ def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
     assert not {"output_dir", "data_dir"} & record["options"].keys()
 
 
-@pytest.mark.parametrize("folder", VAES, ids=lambda p: p.name, indirect=True)
+@pytest.mark.parametrize("folder", with_component("vae"), ids=lambda p: p.name, indirect=True)
 def test_it_draws_and_measures_its_own_samples(pipe):
     images = pipe(batch_size=4, generator=torch.Generator().manual_seed(0), output_type="pt").images
     assert images.shape == (4, *pipe.data_spec["shape"]) and images.isfinite().all() and images.std() > 0.05
@@ -58,7 +83,7 @@ def test_it_draws_and_measures_its_own_samples(pipe):
     assert (likely > pipe.elbo(noise, 4, generator=torch.Generator().manual_seed(0)) + 10).all()
 
 
-@pytest.mark.parametrize("folder", GANS, ids=lambda p: p.name, indirect=True)
+@pytest.mark.parametrize("folder", with_component("discriminator"), ids=lambda p: p.name, indirect=True)
 def test_a_gan_draws_many_things_and_finds_its_own_again(pipe):
     images = pipe(batch_size=32, generator=torch.Generator().manual_seed(0), output_type="pt").images
     assert images.shape == (32, *pipe.data_spec["shape"]) and images.isfinite().all()
@@ -72,9 +97,8 @@ def test_a_gan_draws_many_things_and_finds_its_own_again(pipe):
     assert (pipe.discriminate(x, labels) > pipe.discriminate(noise, labels)).all()
 
 
-@pytest.mark.parametrize("folder", DIFFUSION, ids=lambda p: p.name, indirect=True)
+@pytest.mark.parametrize("folder", with_component("denoiser"), ids=lambda p: p.name, indirect=True)
 def test_a_diffusion_model_finds_its_own_samples_likelier_than_others(pipe):
-    pipe.set_progress_bar_config(disable=True)
     labels, generator = [i % pipe.data_spec["num_classes"] for i in range(8)], torch.Generator().manual_seed(0)
     drawn = pipe(class_labels=labels, generator=generator, output_type="pt")
     assert pipe.denoiser.dtype == torch.float32  # float16 in the file, full precision in use
@@ -101,7 +125,7 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path):
     assert (judge.classify(images).argmax(1) == torch.tensor(labels)).sum() >= 28
 
 
-@pytest.mark.parametrize("folder", CLASSIFIERS, ids=lambda p: p.name, indirect=True)
+@pytest.mark.parametrize("folder", with_component("classifier"), ids=lambda p: p.name, indirect=True)
 def test_a_classifier_knows_the_examples_of_the_spaces(pipe, folder):
     assert (folder / "classifier" / "diffusion_pytorch_model.safetensors").stat().st_size <= 1_000_000
     strip = Image.open(ROOT / "spaces" / "kit" / "digits.png")
@@ -120,7 +144,7 @@ def test_the_digits_are_explained_better_than_by_their_mean_image():
     source = load_data(DataOptions())
     pipe = VAEPipeline.from_pretrained(Path(ROOT) / "checkpoints" / "vae-digits", dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
-    x = prepare(next(in_order(source.test, 1_000))[0], pipe.data_spec, generator)
-    mean = source.train.x.float().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
+    x = source.as_input(next(in_order(source.test, 1_000)), pipe.data_spec, generator)
+    mean = source.train.columns["x"].float().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
     independent = torch.distributions.Bernoulli(mean).log_prob(x).sum((1, 2, 3)).mean()
     assert pipe.elbo(x, 10, generator=generator).mean() > independent + 3

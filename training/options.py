@@ -167,3 +167,9 @@ def command_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing was written", file=sys.stderr)
         sys.exit(130)
+
+
+def check_repo_id(repo_id: str, option_name: str = "--repo_id") -> None:
+    """Raise a `UsageError` if it is no id of the Hub."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise UsageError(f"{option_name} {repo_id}: must be a Hub id like user/vae-mnist")

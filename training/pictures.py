@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.data import held_out_rows
+from training.data.source import rows_to_show
 
 INK, FAINT, ACCENT = "#1f2430", "#c9cdd6", "#e4572e"
 
@@ -51,14 +51,14 @@ def drawn_or_returned(pipeline, source, by_class: bool) -> bytes:
     """
     draws, drawing = pipeline.likelihood != "none", {"generator": torch.Generator().manual_seed(0), "output_type": "np"}
     if source.kind == "vector":
-        x = held_out_rows(source, 2_000).float()
+        x = source.as_input(rows_to_show(source, 2_000))
         made = pipeline(len(x), **drawing) if draws else pipeline.reconstruct(x, output_type="np")
         return scatter(made.samples, x.numpy())
     if draws:
         columns = min(len(source.class_names), 10) if by_class else 8
         labels = [i % columns for i in range(8 * columns)] if by_class else None
         return image_grid(pipeline(8 * columns, labels, **drawing).images, columns)
-    x = held_out_rows(source, 32).float() / 255
+    x = source.as_input(rows_to_show(source, 32))
     return pairs_grid(x.permute(0, 2, 3, 1).numpy(), pipeline.reconstruct(x, output_type="np").images)
 
 

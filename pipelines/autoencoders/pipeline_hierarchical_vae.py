@@ -10,20 +10,15 @@ Levels are counted from 0 at the bottom, next to x, to L - 1 at the top. Images 
 """
 
 import math
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-Generators = torch.Generator | list[torch.Generator] | None
-Images = list[PIL.Image.Image] | np.ndarray | Tensor
+from pipelines.contract import Contract, Generators, Images
 
 
 @dataclass
@@ -42,7 +37,7 @@ class HierarchicalVAEStep(BaseOutput):
     num_steps: int
     level: int
     latents: Tensor
-    images: Images
+    images: Images | None = None
     class_labels: Tensor | None = None
 
 
@@ -59,7 +54,7 @@ class ResampleOutput(BaseOutput):
     codes: list[Tensor]
 
 
-class HierarchicalVAEPipeline(DiffusionPipeline):
+class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
     """A hierarchical variational autoencoder of binary images to draw from, to measure with and to encode with.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1].
@@ -80,16 +75,7 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
     def __init__(self, hierarchical_vae, auto_map: dict | None = None):
         super().__init__()
         self.register_modules(hierarchical_vae=hierarchical_vae)
-        self.data_spec = hierarchical_vae.config.data_spec
-        channels = self.data_spec["shape"][0]
-        # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
-        self.image_processor = VaeImageProcessor(
-            vae_scale_factor=1,
-            do_resize=False,
-            do_normalize=False,
-            do_convert_grayscale=channels == 1,
-            do_convert_rgb=channels == 3,
-        )
+        self._take_data_spec(hierarchical_vae.config.data_spec)
 
     @property
     def latent_dims(self) -> list[int]:
@@ -131,13 +117,13 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         Raises:
             ValueError: on an argument out of range; the message names it.
         """
-        self._check_output(output_type, decoder_output)
-        levels = self._draw(batch_size, class_labels, temperature, latents, generator)
-        for step, z in enumerate(levels):
-            if callback_on_step_end is not None:
-                callback_on_step_end(self, step, step, {"latents": z})
-        images = self._image(z, decoder_output, generator, output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        self._check_outputs(output_type, decoder_output)
+        return self._last_of(
+            self._steps_down(batch_size, class_labels, temperature, latents, generator),
+            return_dict,
+            callback_on_step_end,
+            lambda step: self._with_images(step, decoder_output, generator, output_type),
+        )
 
     @torch.no_grad()
     def stream(
@@ -154,12 +140,9 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
 
         Same arguments; before the last step the images are means, whatever `decoder_output` says.
         """
-        self._check_output(output_type, decoder_output)
-        for step, z in enumerate(self._draw(batch_size, class_labels, temperature, latents, generator)):
-            level = self.num_levels - 1 - step
-            output = decoder_output if level == 0 else "mean"
-            images = self._image(self._down(z, level)[0], output, generator, output_type)
-            yield HierarchicalVAEStep(step=step, num_steps=self.num_levels, level=level, latents=z, images=images)
+        self._check_outputs(output_type, decoder_output)
+        for step in self._steps_down(batch_size, class_labels, temperature, latents, generator):
+            yield self._with_images(step, decoder_output if step.level == 0 else "mean", generator, output_type)
 
     @torch.no_grad()
     def resample(
@@ -186,8 +169,8 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         Raises:
             ValueError: on an argument out of range, or if not exactly one of x and latents is given.
         """
-        self._check_output(output_type, decoder_output)
-        self._check_temperature(temperature)
+        self._check_outputs(output_type, decoder_output)
+        self._check_number("temperature", temperature)
         self._check_count("num", num)
         self._check_count("keep", keep)
         if keep > self.num_levels:
@@ -198,14 +181,13 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         if latents is not None:
             if keep > 1:
                 raise ValueError(f"keep is {keep}, but latents are of the top level alone; it must be 1")
-            kept = [self._check_latents(latents, self.num_levels - 1)]
+            kept = [self._check_code(latents, self.num_levels - 1)]
         else:
             kept = self._means(self._check_x(x))[-keep:]
         kept = [z.repeat_interleave(num, 0) for z in kept]  # bottom to top
-        count, lowest = len(kept[0]), self.num_levels - len(kept)
-        if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"generator holds {len(generator)} generators for {count} samples; they must agree")
-        codes = self._down(kept[0], lowest, temperature, generator) + kept[1:]
+        lowest = self.num_levels - len(kept)
+        self._check_generators(generator, len(kept[0]))
+        codes = self._codes_below(kept[0], lowest, temperature, generator) + kept[1:]
         return ResampleOutput(images=self._image(codes[0], decoder_output, generator, output_type), codes=codes)
 
     # Likelihood
@@ -225,10 +207,10 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         """
         x = self._check_x(x, on_support=True)
         self._check_count("num_samples", num_samples)
-        self._check_unlabelled(class_labels)
+        self._labels(class_labels, len(x))
         reconstruction, kl = 0.0, 0.0
         for _ in range(num_samples):
-            terms = self.hierarchical_vae.bound_terms(x, self._noises(len(x), generator))
+            terms = self.hierarchical_vae.bound_terms(x, self._noise_of_each_level(len(x), generator))
             reconstruction, kl = reconstruction + terms[0], kl + terms[1]
         return reconstruction / num_samples, kl / num_samples
 
@@ -241,7 +223,7 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         """
         x = self._check_x(x, on_support=True)
         self._check_count("num_samples", num_samples)
-        self._check_unlabelled(class_labels)
+        self._labels(class_labels, len(x))
         total = torch.full((len(x),), -math.inf, device=x.device)
         # paths that go through the nets at once; one where each x has its generator, whose draws else came in an order
         # that depends on the batch
@@ -250,7 +232,7 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         while done < num_samples:
             k = min(chunk, num_samples - done)
             many_generator = [g for g in generator for _ in range(k)] if isinstance(generator, list) else generator
-            weight = self._log_weight(x.repeat_interleave(k, 0), self._noises(len(x) * k, many_generator))
+            weight = self._log_weight(x.repeat_interleave(k, 0), self._noise_of_each_level(len(x) * k, many_generator))
             total = torch.logaddexp(total, torch.logsumexp(weight.view(len(x), k), 1))
             done += k
         return total - math.log(num_samples)
@@ -281,11 +263,11 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         what `decode` takes by default, so that decode(encode(x)) reconstructs x.
         """
         x = self._check_x(x)
-        self._check_unlabelled(class_labels)
+        self._labels(class_labels, len(x))
         self._check_level(level)
         if not sample:
             return self._means(x)[level]
-        return self.hierarchical_vae.encode(x, self._noises(len(x), generator))[0][level]
+        return self.hierarchical_vae.encode(x, self._noise_of_each_level(len(x), generator))[0][level]
 
     @torch.no_grad()
     def decode(
@@ -298,10 +280,11 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
         level: int = 0,
     ) -> ImagePipelineOutput:
         """Images from codes (B, D_level) of a level; the levels below it are at their means."""
-        self._check_output(output_type, decoder_output)
+        self._check_outputs(output_type, decoder_output)
         self._check_level(level)
-        self._check_unlabelled(class_labels)
-        z = self._down(self._check_latents(latents, level), level)[0]
+        latents = self._check_code(latents, level)
+        self._labels(class_labels, len(latents))
+        z = self._codes_below(latents, level)[0]
         return ImagePipelineOutput(images=self._image(z, decoder_output, generator, output_type))
 
     def reconstruct(self, x, class_labels=None, sample: bool = False, level: int = 0, **decoding):
@@ -311,12 +294,9 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
 
     def interpolate(self, a, b, steps: int = 8, class_labels=None, level: int = 0, **decoding):
         """`steps` decoded points on the straight line between the codes of a and b (one each), ends included."""
-        self._check_count("steps", steps, least=2)
-        ends = torch.cat([self.encode(a, class_labels, level=level), self.encode(b, class_labels, level=level)])
-        if len(ends) != 2:
-            raise ValueError(f"a and b hold {len(ends)} samples together; interpolate takes one each")
-        weights = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        return self.decode(torch.lerp(ends[:1], ends[1:], weights), level=level, **decoding)
+        labels = self._check_path(steps, class_labels)
+        ends = [self.encode(end, class_labels, level=level) for end in (a, b)]
+        return self.decode(self._path(*ends, steps), labels, level=level, **decoding)
 
     @torch.no_grad()
     def active_units(self, x, class_labels=None, threshold: float = 0.01, level: int = 0) -> Tensor:
@@ -328,146 +308,66 @@ class HierarchicalVAEPipeline(DiffusionPipeline):
 
     # Up and down the levels
 
-    def _draw(self, batch_size, class_labels, temperature, latents, generator) -> Iterator[Tensor]:
-        """The codes of samples, from the top to the bottom: (B, D_l) each."""
-        self._check_temperature(temperature)
+    def _steps_down(self, batch_size, class_labels, temperature, latents, generator) -> Iterator[HierarchicalVAEStep]:
+        """The codes of samples, from the top to the bottom, without images."""
+        self._check_number("temperature", temperature)
         top = self.num_levels - 1
         if latents is not None:
-            latents = self._check_latents(latents, top)
+            latents = self._check_code(latents, top)
         batch_size = self._batch_size(batch_size, class_labels, latents, generator)
-        self._check_unlabelled(class_labels)
+        self._labels(class_labels, batch_size)
         if latents is None:
             latents = temperature * self._noise((batch_size, self.latent_dims[top]), generator)
-        yield latents
-        for level in reversed(range(top)):
-            latents = self._step_down(latents, level, temperature, generator)
-            yield latents
+        for level in reversed(range(self.num_levels)):
+            if level < top:
+                latents = self._draw_below(latents, level, temperature, generator)
+            yield HierarchicalVAEStep(step=top - level, num_steps=self.num_levels, level=level, latents=latents)
 
-    def _step_down(self, above: Tensor, level: int, temperature: float, generator: Generators) -> Tensor:
+    def _with_images(self, step: HierarchicalVAEStep, decoder_output: str, generator: Generators, output_type: str):
+        """The step with the images that its code decodes to, by way of the means below."""
+        z = self._codes_below(step.latents, step.level)[0]
+        return HierarchicalVAEStep(**{**step, "images": self._image(z, decoder_output, generator, output_type)})
+
+    def _draw_below(self, above: Tensor, level: int, temperature: float, generator: Generators) -> Tensor:
         """z_l from p(z_l|z_{l+1}); temperature 0 takes the mean and uses up no noise."""
         mean, logvar = self.hierarchical_vae.prior(above, level)
         if temperature == 0:
             return mean
         return mean + temperature * torch.exp(0.5 * logvar) * self._noise(mean.shape, generator)
 
-    def _down(self, z: Tensor, level: int, temperature: float = 0.0, generator: Generators = None) -> list[Tensor]:
+    def _codes_below(
+        self, z: Tensor, level: int, temperature: float = 0.0, generator: Generators = None
+    ) -> list[Tensor]:
         """A code of `level` and those drawn below it, bottom to top: level + 1 tensors."""
         codes = [z]
         for lower in reversed(range(level)):
-            codes.insert(0, self._step_down(codes[0], lower, temperature, generator))
+            codes.insert(0, self._draw_below(codes[0], lower, temperature, generator))
         return codes
 
     def _means(self, x: Tensor) -> list[Tensor]:
         noise = [torch.zeros(len(x), dim, device=self.device) for dim in self.latent_dims]
         return self.hierarchical_vae.encode(x, noise)[0]
 
-    def _noises(self, batch_size: int, generator: Generators) -> list[Tensor]:
+    def _noise_of_each_level(self, batch_size: int, generator: Generators) -> list[Tensor]:
         return [self._noise((batch_size, dim), generator) for dim in self.latent_dims]
-
-    def _noise(self, shape, generator: Generators, uniform: bool = False) -> Tensor:
-        """float32 noise on the pipeline's device; row i from generator i where a list is given."""
-        make = torch.rand if uniform else torch.randn
-        if not isinstance(generator, list):
-            device = generator.device if generator is not None else self.device
-            return make(tuple(shape), generator=generator, device=device).to(self.device)
-        if len(generator) != shape[0]:
-            raise ValueError(f"generator holds {len(generator)} generators for {shape[0]} samples; they must agree")
-        rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
-        return torch.stack(rows).to(self.device)
 
     def _image(self, z: Tensor, decoder_output: str, generator: Generators, output_type: str) -> Images:
         """p(x|z_1) -> its mean or a draw from it, in the output_type."""
         x = torch.sigmoid(self.hierarchical_vae.decode(z))
         if decoder_output == "sample":
             x = (self._noise(x.shape, generator, uniform=True) < x).float()
-        return self.image_processor.postprocess(x, output_type=output_type)
+        return self._as_output_type(x, output_type)
 
     # Checks: each error names the argument, its value and what would be right
 
-    @staticmethod
-    def _check_output(output_type: str, decoder_output: str) -> None:
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-        if decoder_output not in ("mean", "sample"):
-            raise ValueError(f"decoder_output is {decoder_output!r}; it must be 'mean' or 'sample'")
-
-    @staticmethod
-    def _check_temperature(temperature: float) -> None:
-        if isinstance(temperature, bool) or not (isinstance(temperature, numbers.Real) and 0 <= temperature < math.inf):
-            raise ValueError(f"temperature is {temperature!r}; it must be a finite number of at least 0")
-
-    @staticmethod
-    def _check_count(name: str, value: int, least: int = 1) -> None:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    def _check_outputs(self, output_type: str, decoder_output: str) -> None:
+        self._check_output_type(output_type)
+        self._check_choice("decoder_output", decoder_output, "mean", "sample")
 
     def _check_level(self, level: int) -> None:
         self._check_count("level", level, least=0)
         if level >= self.num_levels:
             raise ValueError(f"level is {level}; levels go from 0, the bottom, to {self.num_levels - 1}")
 
-    @staticmethod
-    def _check_unlabelled(class_labels) -> None:
-        if class_labels is not None:
-            raise ValueError(f"class_labels is {class_labels!r}, but this model was trained without classes")
-
-    def _check_latents(self, latents: Tensor, level: int) -> Tensor:
-        dim = self.latent_dims[level]
-        if not isinstance(latents, Tensor) or latents.ndim != 2 or latents.shape[1] != dim or not len(latents):
-            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-            raise ValueError(f"latents is {got}; it must be a tensor of shape (B, {dim}), a code of level {level}")
-        if not latents.isfinite().all():
-            raise ValueError("latents holds NaN or infinite values; all must be finite")
-        return latents.to(self.device, torch.float32)
-
-    def _batch_size(self, batch_size, class_labels, latents, generator) -> int:
-        """The one batch size that all arguments agree on."""
-        said = {}
-        if batch_size is not None:
-            self._check_count("batch_size", batch_size)
-            said["batch_size"] = batch_size
-        if class_labels is not None and np.ndim(class_labels):
-            said["class_labels"] = len(class_labels)
-        if latents is not None:
-            said["latents"] = len(latents)
-        if isinstance(generator, list):
-            said["generator"] = len(generator)
-        if len(set(said.values())) > 1:
-            raise ValueError(", ".join(f"{k} gives {v}" for k, v in said.items()) + " samples; they must agree")
-        size = next(iter(said.values()), 1)
-        if size < 1:
-            raise ValueError(f"{next(iter(said))} is empty; it must hold at least one sample")
-        return size
-
-    def _check_x(self, x, on_support: bool = False) -> Tensor:
-        """x as (B, C, H, W) float32 on the device, or a ValueError; `on_support` refuses what has probability zero."""
-        shape = tuple(self.data_spec["shape"])
-        if isinstance(x, PIL.Image.Image):
-            x = [x]
-        if isinstance(x, list) and x and isinstance(x[0], PIL.Image.Image):
-            sizes = sorted({image.size for image in x})
-            if len(sizes) > 1 or sizes[0] != (shape[2], shape[1]):
-                raise ValueError(f"x holds images of {sizes} (width, height); this model takes {(shape[2], shape[1])}")
-            x = self.image_processor.preprocess(x)
-        elif isinstance(x, np.ndarray):
-            x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x))
-        if not isinstance(x, Tensor):
-            raise ValueError(f"x is a {type(x).__name__}; it must be a tensor, an array or PIL images")
-        if not x.is_floating_point():
-            raise ValueError(f"x has dtype {x.dtype}; it must be floating point, for 8-bit pixels x / 255")
-        if tuple(x.shape[1:]) != shape or not len(x):
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"x has shape {tuple(x.shape)}; this model takes (B, {wanted}) with B at least 1")
-        x = x.to(self.device, torch.float32)
-        if not x.isfinite().all():
-            raise ValueError("x holds NaN or infinite values; all must be finite")
-        low, high = x.min().item(), x.max().item()
-        if low < 0 or high > 1:
-            raise ValueError(f"x has values from {low:.4g} to {high:.4g}; they must lie in [0, 1]")
-        if on_support and not ((x == 0) | (x == 1)).all():
-            gray = x[(x != 0) & (x != 1)][0].item()
-            raise ValueError(
-                f"x holds {gray:.4g}, but this model gives probability to 0 and 1 only: "
-                "binarise first, for example (torch.rand_like(x) < x).float()"
-            )
-        return x
+    def _check_code(self, latents: Tensor, level: int) -> Tensor:
+        return self._check_latents(latents, (self.latent_dims[level],), meaning=f", a code of level {level}")

@@ -7,24 +7,14 @@
 Images go in and out as values in [0, 1]; ratings are vectors with NaN where there is none.
 """
 
-import math
-import numbers
 from dataclasses import dataclass
 
-import numpy as np
-import PIL.Image
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers.image_processor import VaeImageProcessor
+from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-
-@dataclass
-class VectorPipelineOutput(BaseOutput):
-    """Vectors: (B, D), a tensor, or an array with output_type="np"."""
-
-    samples: Tensor | np.ndarray
+from pipelines.contract import Contract, NoDensity
 
 
 @dataclass
@@ -42,7 +32,7 @@ class Recommendation(BaseOutput):
     ratings: list[float]
 
 
-class NMFPipeline(DiffusionPipeline):
+class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
     """A non-negative factorisation. It has no distribution over x: it can neither draw nor say how likely x is.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; of vectors
@@ -62,23 +52,19 @@ class NMFPipeline(DiffusionPipeline):
 
     def __init__(self, nmf, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
-        if data_spec is None:
-            raise ValueError("data_spec is None; it must say what x is, for example {'kind': 'image', ...}")
-        size = math.prod(data_spec["shape"])
-        if nmf.config.dim != size:
-            raise ValueError(f"nmf has {nmf.config.dim} dimensions; it must have {size}")
+        self._take_data_spec(data_spec)
+        self._check_dim("nmf", nmf, self._size)
         self.register_modules(nmf=nmf)
         self.register_to_config(data_spec=data_spec)
-        self.data_spec = data_spec
-        channels = data_spec["shape"][0]
-        # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
-        self.image_processor = VaeImageProcessor(
-            vae_scale_factor=1,
-            do_resize=False,
-            do_normalize=False,
-            do_convert_grayscale=channels == 1,
-            do_convert_rgb=channels == 3,
-        )
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """The calls that this instance does not answer, and why."""
+        reason = "a factorisation has no p(x), only a squared error: reconstruction_error(x)"
+        found = {"log_prob": reason, "elbo": reason}
+        if self._is_image:
+            found["recommend"] = "this factorisation is of images; complete(x, mask) fills them in"
+        return found
 
     def __call__(self, x) -> Tensor:
         """The same as `transform`."""
@@ -91,18 +77,15 @@ class NMFPipeline(DiffusionPipeline):
         Raises:
             ValueError: x has another shape, type or range, or a row of it has no known entry; the message says which.
         """
-        return self.nmf.transform(self._check_x(x).flatten(1))
+        return self.nmf.transform(self._check_x(x, may_miss=True).flatten(1))
 
     @torch.no_grad()
     def decode(self, weights: Tensor, output_type: str = "pil"):
         """W H: `.images`, or `.samples` (B, D), from weights (B, K)."""
-        count = self.nmf.config.num_components
-        if not isinstance(weights, Tensor) or weights.ndim != 2 or weights.shape[1] != count:
-            got = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-            raise ValueError(f"weights is {got}; it must be a tensor of shape (B, {count})")
+        weights = self._check_latents(weights, (self.nmf.config.num_components,), "weights")
         if not (weights >= 0).all():
-            raise ValueError("weights holds negative values or NaN; all must be at least 0")
-        return self._wrap(self._presented(self.nmf.decode(weights.to(self.device)), output_type))
+            raise ValueError(f"weights holds {weights.min().item():.4g}; all must be at least 0")
+        return self._wrap(self._as_output_type(self.nmf.decode(weights), output_type))
 
     def reconstruct(self, x, output_type: str = "pil"):
         """decode(transform(x))."""
@@ -112,25 +95,23 @@ class NMFPipeline(DiffusionPipeline):
     def parts(self, output_type: str = "pil"):
         """The K parts: images, each brightened until its largest entry is 1; or vectors (K, D), as they are."""
         parts = self.nmf.parts.float()
-        return self._presented(
-            parts / parts.amax(1, keepdim=True).clamp(min=1e-12) if self._is_image else parts, output_type
-        )
+        if self._is_image:
+            parts = parts / parts.amax(1, keepdim=True).clamp(min=1e-12)
+        return self._as_output_type(parts, output_type)
 
     @torch.no_grad()
-    def complete(self, x, mask: Tensor | None = None, output_type: str = "pil"):
+    def complete(self, x, mask=None, output_type: str = "pil"):
         """x with what is missing filled in.
 
         Args:
-            mask: (*shape) or (B, *shape) bool, True where x is known; by default wherever it is not NaN.
+            mask: bool, True where x is known: (H, W), (C, H, W) or (B, C, H, W), with 1 for C where all channels
+                share it; (D,) or (B, D) of vectors. By default x is known wherever it is not NaN.
         """
-        x = self._check_x(x)
+        x = self._check_x(x, may_miss=True)
         if mask is not None:
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape not in (x.shape, x.shape[1:]):
-                got = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-                raise ValueError(f"mask is {got}; it must be bool, of shape {tuple(x.shape[1:])} or {tuple(x.shape)}")
-            x = torch.where(mask.to(x.device), x, torch.nan)
+            x = torch.where(self._check_mask(mask, x), x, torch.nan)
         filled = self.nmf.decode(self.nmf.transform(x.flatten(1))).unflatten(1, x.shape[1:])
-        return self._wrap(self._presented(torch.where(x.isnan(), filled, x).flatten(1), output_type))
+        return self._wrap(self._as_output_type(torch.where(x.isnan(), filled, x), output_type))
 
     @torch.no_grad()
     def recommend(self, ratings, k: int = 5) -> Recommendation:
@@ -139,10 +120,8 @@ class NMFPipeline(DiffusionPipeline):
         Args:
             ratings: (D,) or (1, D), NaN where there is none.
         """
-        if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
-            raise ValueError(f"k is {k!r}; it must be an integer of at least 1")
-        if self._is_image:
-            raise NotImplementedError("recommend: this factorisation is of images; complete(x, mask) fills them in")
+        self._check_answers("recommend")
+        self._check_count("k", k)
         ratings = torch.as_tensor(ratings, dtype=torch.float32).cpu().reshape(1, -1)
         expected = self.nmf.decode(self.transform(ratings))[0].cpu()
         missing = ratings[0].isnan().nonzero()[:, 0]
@@ -153,63 +132,6 @@ class NMFPipeline(DiffusionPipeline):
     @torch.no_grad()
     def reconstruction_error(self, x) -> Tensor:
         """Mean squared error of each x over its known entries, with images in [0, 1]: (B,)."""
-        x = self._check_x(x)
+        x = self._check_x(x, may_miss=True)
         again = self.nmf.decode(self.transform(x)).unflatten(1, x.shape[1:])
         return (again - x).square().flatten(1).nanmean(1)
-
-    def log_prob(self, x, **_):
-        """There is none.
-
-        Raises:
-            NotImplementedError: always; the message says why.
-        """
-        raise NotImplementedError(
-            "log_prob: a factorisation has no p(x), only a squared error: reconstruction_error(x)"
-        )
-
-    elbo = log_prob
-
-    # What the data spec decides
-
-    @property
-    def _is_image(self) -> bool:
-        return self.data_spec["kind"] == "image"
-
-    def _wrap(self, x):
-        return ImagePipelineOutput(images=x) if self._is_image else VectorPipelineOutput(samples=x)
-
-    def _presented(self, x: Tensor, output_type: str):
-        """(B, D) -> images or vectors of the output_type."""
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-        x = x.unflatten(1, tuple(self.data_spec["shape"]))
-        if self._is_image:
-            return self.image_processor.postprocess(x.clamp(0, 1), output_type=output_type)
-        return x.cpu().numpy() if output_type == "np" else x
-
-    def _check_x(self, x) -> Tensor:
-        """x as (B, *shape) float32 on the device, or a ValueError."""
-        shape = tuple(self.data_spec["shape"])
-        if isinstance(x, PIL.Image.Image):
-            x = [x]
-        if self._is_image and isinstance(x, list) and x and isinstance(x[0], PIL.Image.Image):
-            sizes = sorted({image.size for image in x})
-            if len(sizes) > 1 or sizes[0] != (shape[2], shape[1]):
-                raise ValueError(f"x holds images of {sizes} (width, height); this model takes {(shape[2], shape[1])}")
-            x = self.image_processor.preprocess(x)
-        elif isinstance(x, np.ndarray):
-            if self._is_image and x.ndim == 4:
-                x = x.transpose(0, 3, 1, 2)
-            x = torch.from_numpy(np.ascontiguousarray(x))
-        if not isinstance(x, Tensor):
-            raise ValueError(f"x is a {type(x).__name__}; it must be a tensor, an array or PIL images")
-        if not x.is_floating_point():
-            raise ValueError(f"x has dtype {x.dtype}; it must be floating point, for 8-bit pixels x / 255")
-        if tuple(x.shape[1:]) != shape or not len(x):
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"x has shape {tuple(x.shape)}; this model takes (B, {wanted}) with B at least 1")
-        x = x.to(self.device, torch.float32)
-        known = x[~x.isnan()]
-        if self._is_image and len(known) and (known.min() < 0 or known.max() > 1):
-            raise ValueError(f"x has values from {known.min():.4g} to {known.max():.4g}; they must lie in [0, 1]")
-        return x

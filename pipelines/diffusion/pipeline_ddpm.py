@@ -11,36 +11,21 @@ Timesteps are counted from 0, as diffusers' schedulers count them: timestep t of
 Images go in and out as values in [0, 1]; see `DenoisingDiffusionPipeline` for the shapes.
 """
 
-import copy
 import inspect
 import itertools
-import math
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import PIL.Image
 import torch
-import torch.nn.functional as F
-from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput
-from diffusers.image_processor import VaeImageProcessor
+from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
-from torch import Tensor, nn
+from torch import Tensor
 
-Generators = torch.Generator | list[torch.Generator] | None
-# what a scheduler must share with the training of the network
-ELBO_SAMPLES = 16  # timesteps of the bound that are drawn for each x, unless a call says otherwise
-SCHEDULE = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr", "prediction_type",
-)  # fmt: skip
-
-
-@dataclass
-class VectorPipelineOutput(BaseOutput):
-    """Samples of a vector family: (B, D), a tensor, or an array with output_type="np"."""
-
-    samples: Tensor | np.ndarray
+from pipelines.contract import ClassLabels, Contract, Generators, Images, Samples
+from pipelines.diffusion.bound import VariationalBound
+from pipelines.diffusion.denoiser import GuidedDenoiser, keep_labels
+from pipelines.diffusion.process import ForwardProcess
+from pipelines.diffusion.scheduling import scheduler_for_one_call, trained_schedule
 
 
 @dataclass
@@ -62,51 +47,13 @@ class DenoisingStep(BaseOutput):
     latents: Tensor
     predicted: Tensor
     class_labels: Tensor | None = None
-    images: list[PIL.Image.Image] | np.ndarray | Tensor | None = None
-    predicted_images: list[PIL.Image.Image] | np.ndarray | Tensor | None = None
-    samples: np.ndarray | Tensor | None = None
-    predicted_samples: np.ndarray | Tensor | None = None
+    images: Images | None = None
+    predicted_images: Images | None = None
+    samples: Images | None = None
+    predicted_samples: Images | None = None
 
 
-def keep_labels(denoiser: nn.Module) -> nn.Module:
-    """A DiT's blocks drop labels in training, each on its own; after this none does: that is for a recipe to decide."""
-    for module in denoiser.modules():
-        if hasattr(module, "dropout_prob") and hasattr(module, "token_drop"):
-            module.dropout_prob = 0
-    return denoiser
-
-
-def run_denoiser(denoiser: nn.Module, x: Tensor, timestep: Tensor, class_labels: Tensor | None, patch_size: int):
-    """The denoiser's output at x (B, *shape), timestep (B,), in x's shape and float32.
-
-    With a `patch_size` p above 1 the network sees (B, C p^2, H / p, W / p): noise that is independent in every pixel
-    stays so, and a network at half the resolution costs a quarter.
-    """
-    if patch_size > 1:
-        x = F.pixel_unshuffle(x, patch_size)
-    out = denoiser(x, timestep, class_labels=class_labels, return_dict=False)[0]
-    return (F.pixel_shuffle(out, patch_size) if patch_size > 1 else out).float()
-
-
-def discretised_gaussian_log_prob(x: Tensor, mean: Tensor, std: float, half_bin: float) -> Tensor:
-    """log mass that N(mean, std^2) gives to the bin around x: (B, ...) -> (B,), nats.
-
-    x lies on the 256 levels of [-1, 1]; the lowest and highest bins reach to -inf and +inf. Equation 13 of
-    arXiv 2006.11239.
-    """
-    x, mean = x.double(), mean.double()
-    lower, upper = (x - mean - half_bin) / std, (x - mean + half_bin) / std
-    # the bin or its mirror image, whichever is in the left tail, where log Phi is precise
-    mirrored = lower + upper > 0
-    a, b = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)
-    log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
-    log_mass = log_b + torch.log(-torch.expm1(log_a - log_b))
-    log_mass = torch.where(x < -1 + half_bin, torch.special.log_ndtr(upper), log_mass)
-    log_mass = torch.where(x > 1 - half_bin, torch.special.log_ndtr(-lower), log_mass)
-    return log_mass.flatten(1).sum(1).float()
-
-
-class DenoisingDiffusionPipeline(DiffusionPipeline):
+class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, VariationalBound, DiffusionPipeline):
     """A denoising diffusion model to draw from, to guide, to fill in with, to measure and to encode with.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; a vector
@@ -152,14 +99,8 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         auto_map: dict | None = None,
     ):
         super().__init__()
-        if data_spec is None:
-            raise ValueError("data_spec is None; it must say what x is, for example {'kind': 'image', ...}")
-        schedule = {name: (schedule or scheduler.config).get(name, False) for name in SCHEDULE}
-        if schedule["rescale_betas_zero_snr"] and schedule["prediction_type"] == "epsilon":
-            raise ValueError(
-                "prediction_type is 'epsilon' with a zero-terminal-SNR schedule: at the last timestep x_t is pure noise "
-                "and x_0 cannot be computed from it; train with 'v_prediction' or 'sample'"
-            )
+        self._take_data_spec(data_spec)
+        schedule = trained_schedule(schedule or scheduler.config)
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         self.register_to_config(
             data_spec=data_spec,
@@ -169,26 +110,21 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
         )
-        self.data_spec = data_spec
         keep_labels(denoiser)
         # abar_t of the forward process, t = 0 to T - 1, in double precision: the bound takes differences of it
         self.abar = DDPMScheduler.from_config(schedule).alphas_cumprod.double()
-        channels = data_spec["shape"][0]
-        # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
-        self.image_processor = VaeImageProcessor(
-            vae_scale_factor=1,
-            do_resize=False,
-            do_normalize=False,
-            do_convert_grayscale=channels == 1,
-            do_convert_rgb=channels == 3,
-        )
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """The calls that a diffusion model does not answer, and why."""
+        return {"log_prob": "a diffusion model gives a bound on log p(x), not its value; call elbo(x)"}
 
     # Sampling
 
     def __call__(
         self,
         batch_size: int | None = None,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float = 0.0,
@@ -199,7 +135,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
-    ) -> ImagePipelineOutput | VectorPipelineOutput | tuple:
+    ) -> Samples | tuple:
         """Draw samples.
 
         Args:
@@ -223,14 +159,14 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             ValueError: on an argument out of range, or a scheduler that does not fit the network, before anything is
                 computed; the message names it.
         """
-        steps = self._steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
+        steps = self._sampling_steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
                             latents, generator, output_type)  # fmt: skip
-        return self._drain(steps, output_type, return_dict, callback_on_step_end)
+        return self._run_to_end(steps, output_type, return_dict, callback_on_step_end)
 
     def stream(
         self,
         batch_size: int | None = None,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         eta: float = 0.0,
@@ -241,28 +177,28 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[DenoisingStep]:
         """The samples of `__call__`, step by step, with what the denoiser predicts. Same arguments."""
-        steps = self._steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
+        steps = self._sampling_steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
                             latents, generator, output_type)  # fmt: skip
         for step in steps:
-            yield self._show(step, output_type)
+            yield self._with_images(step, output_type)
 
     @torch.no_grad()
-    def _steps(self, batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength, latents,
+    def _sampling_steps(self, batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength, latents,
                generator, output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output(output_type)
-        count = self._check_steps(num_inference_steps)
-        guidance_scale = self._guidance(guidance_scale)
-        scheduler, options = self._fresh_scheduler(count, eta)
+        self._check_output_type(output_type)
+        count = self._check_inference_steps(num_inference_steps)
+        guidance_scale = self._checked_guidance_scale(guidance_scale)
+        self._check_number("eta", eta, most=1)
+        scheduler, options = scheduler_for_one_call(self.scheduler, self.config.schedule, count, eta, self.device)
         if image is not None:
             image = self._to_network(self._check_x(image, "image"))
-            if isinstance(strength, bool) or not (isinstance(strength, numbers.Real) and 0 < strength <= 1):
-                raise ValueError(f"strength is {strength!r}; it must be above 0 and at most 1")
+            self._check_number("strength", strength, most=1, above_least=True)
         if latents is not None:
-            latents = self._check_latents(latents)
+            latents = self._check_latents(latents, self._shape)
         batch_size = self._batch_size(batch_size, class_labels, latents, generator, image)
-        labels = self._labels(class_labels, batch_size, generator)
+        labels = self._labels_or_draw(class_labels, batch_size, generator)
         timesteps, order = scheduler.timesteps, getattr(scheduler, "order", 1)
-        noise = self._noise((batch_size, *self.data_spec["shape"]), generator) if latents is None else latents
+        noise = self._noise((batch_size, *self._shape), generator) if latents is None else latents
         if image is None:
             x = noise * scheduler.init_noise_sigma
         else:
@@ -277,7 +213,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
             options["generator"] = generator
         for number, timestep in enumerate(timesteps):
             seen = scheduler.scale_model_input(x, timestep)
-            output = self._guided(seen, timestep, labels, guidance_scale)
+            output = self._network_output(seen, timestep, labels, guidance_scale)
             predicted, _ = self.predict_x0_and_noise(output, seen, timestep)
             x = scheduler.step(output, timestep, x, **options).prev_sample
             yield DenoisingStep(number, len(timesteps), int(timestep), x, predicted, labels)
@@ -286,7 +222,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         self,
         x,
         mask,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int = 50,
         num_resamples: int = 4,
         guidance_scale: float | None = None,
@@ -294,7 +230,7 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
-    ) -> ImagePipelineOutput | VectorPipelineOutput | tuple:
+    ) -> Samples | tuple:
         """Fill in what is not known of x, as arXiv 2201.09865 (RePaint, algorithm 1) does: known pixels stay as they are.
 
         At each step the known part is noised to the same level and put in; going back and forth `num_resamples`
@@ -312,15 +248,15 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         Raises:
             ValueError: a mask of another size, or one that knows nothing or everything.
         """
-        steps = self._completing(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
+        steps = self._completion_steps(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                                  output_type)  # fmt: skip
-        return self._drain(steps, output_type, return_dict, callback_on_step_end)
+        return self._run_to_end(steps, output_type, return_dict, callback_on_step_end)
 
     def stream_complete(
         self,
         x,
         mask,
-        class_labels: int | list[int] | Tensor | None = None,
+        class_labels: ClassLabels = None,
         num_inference_steps: int = 50,
         num_resamples: int = 4,
         guidance_scale: float | None = None,
@@ -328,31 +264,31 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[DenoisingStep]:
         """`complete` step by step; a step is one pass of the network, so there are steps times resamples."""
-        steps = self._completing(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
+        steps = self._completion_steps(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                                  output_type)  # fmt: skip
         for step in steps:
-            yield self._show(step, output_type)
+            yield self._with_images(step, output_type)
 
     @torch.no_grad()
-    def _completing(self, x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
+    def _completion_steps(self, x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                     output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output(output_type)
-        count = self._check_steps(num_inference_steps)
+        self._check_output_type(output_type)
+        count = self._check_inference_steps(num_inference_steps)
         self._check_count("num_resamples", num_resamples)
-        guidance_scale = self._guidance(guidance_scale)
+        guidance_scale = self._checked_guidance_scale(guidance_scale)
         known = self._to_network(self._check_x(x))
-        mask = self._check_mask(mask, known)
+        mask = self._check_partly_known(mask, known)
         size = self._batch_size(None, class_labels, None, generator, known)
         known, mask = known.expand(size, *known.shape[1:]), mask.expand(size, *known.shape[1:])
-        labels = None if class_labels is None else self._labels(class_labels, size, generator)
-        times = [-1, *self._spread(count)]  # -1: the data itself
+        labels = self._labels(class_labels, size)
+        times = [-1, *self._evenly_spaced_timesteps(count)]  # -1: the data itself
         x = self._noise(known.shape, generator)
         number, total = 0, count * num_resamples
         for t, s in zip(times[:0:-1], times[-2::-1], strict=True):  # from t down to s
             for again in range(num_resamples):
                 predicted, _ = self._predict(x, t, labels, guidance_scale)
                 if s < 0:
-                    x = torch.where(mask, known, predicted.clamp(*self._bounds))
+                    x = torch.where(mask, known, predicted.clamp(*self._range))
                 else:
                     mean, variance = self.posterior(predicted, x, t, s)
                     x = mean + variance**0.5 * self._noise(x.shape, generator)
@@ -360,158 +296,8 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
                 yield DenoisingStep(number, total, t, x, torch.where(mask, known, predicted), labels)
                 number += 1
                 if again < num_resamples - 1:  # back up, from s to t
-                    ratio = (self._abar(t) / self._abar(s)).item()
+                    ratio = (self._abar_at(t) / self._abar_at(s)).item()
                     x = ratio**0.5 * x + (1 - ratio) ** 0.5 * self._noise(x.shape, generator)
-
-    # The forward process and its posterior
-
-    @property
-    def convention(self) -> str:
-        """How `elbo` measures, by default: what a figure made by it should say."""
-        decoder = "discretised" if self._is_image else "density of a"
-        return f"T = {self.num_timesteps}, {ELBO_SAMPLES} sampled terms an x, {decoder} Gaussian decoder"
-
-    @property
-    def num_timesteps(self) -> int:
-        """T, the number of timesteps of the training."""
-        return len(self.abar)
-
-    @torch.no_grad()
-    def noise(self, x, timestep: int, generator: Generators = None, step_by_step: bool = False) -> Tensor:
-        """A draw of q(x_t|x_0), in the range of the data spec: (B, *shape).
-
-        `step_by_step` makes timestep + 1 small steps of q(x_t|x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I)
-        instead of the one in closed form; the distribution is the same.
-        """
-        timestep = self._check_timestep(timestep)
-        x = self._to_network(self._check_x(x))
-        if not step_by_step:
-            return self.q_sample(x, timestep, self._noise(x.shape, generator))
-        for t in range(timestep + 1):
-            keep = (self._abar(t) / self._abar(t - 1)).item()
-            x = keep**0.5 * x + (1 - keep) ** 0.5 * self._noise(x.shape, generator)
-        return x
-
-    def posterior(self, x_0: Tensor, x_t: Tensor, timestep: int, previous: int | None = None) -> tuple[Tensor, float]:
-        """Mean and variance of q(x_s|x_t, x_0), for s the timestep before t or an earlier one; -1 is the data.
-
-        x_0 and x_t (B, *shape) in the range of the data spec. Equations 6 and 7 of arXiv 2006.11239.
-        """
-        previous = timestep - 1 if previous is None else previous
-        abar_t, abar_s = self._abar(timestep), self._abar(previous)
-        alpha = abar_t / abar_s  # of all steps from s to t together
-        of_x_0 = (abar_s.sqrt() * (1 - alpha) / (1 - abar_t)).item()
-        of_x_t = (alpha.sqrt() * (1 - abar_s) / (1 - abar_t)).item()
-        return of_x_0 * x_0 + of_x_t * x_t, ((1 - abar_s) * (1 - alpha) / (1 - abar_t)).item()
-
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, timestep: int, class_labels=None, guidance_scale: float | None = None):
-        """What the denoiser makes of x_t (B, *shape), in the range of the data spec: (x_0, noise), each (B, *shape)."""
-        timestep, x_t = self._check_timestep(timestep), self._check_latents(x_t, "x_t")
-        guidance_scale = self._guidance(guidance_scale)
-        labels = None if class_labels is None else self._labels(class_labels, len(x_t), None)
-        return self._predict(x_t, timestep, labels, guidance_scale)
-
-    # The bound
-
-    @torch.no_grad()
-    def elbo(self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None) -> Tensor:
-        """A lower bound on log p(x), or on log p(x|c): (B,), nats; an unbiased estimate of it.
-
-        `num_samples` of the T - 1 terms L_{t-1} are evaluated for each x, spread over t and weighted by how often they
-        are chosen; more make the estimate steadier, not higher. Without `class_labels` a conditional model is
-        measured as the unconditional one that it also is.
-        """
-        prior, diffusion, decoder = self.elbo_terms(x, num_samples, class_labels, generator)
-        return -(prior + diffusion + decoder)
-
-    @torch.no_grad()
-    def elbo_terms(
-        self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """L_T, the sum of the L_{t-1} and L_0: (B,) each, nats; minus their sum is `elbo`.
-
-        L_T = KL(q(x_T|x_0) || N(0, I)). L_{t-1} = KL(q(x_{t-1}|x_t, x_0) || p(x_{t-1}|x_t)), of two Gaussians with
-        the posterior's variance. L_0 = -log p(x_0|x_1), a Gaussian of variance beta_1: its mass in the bin of a pixel,
-        its density of vectors. Predictions of x_0 are clipped to the range of images.
-        """
-        self._check_count("num_samples", num_samples)
-        x = self._to_network(self._check_x(x, on_support=True))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), generator)
-        weights = self.timestep_weights()
-        edges = weights.cumsum(0)
-        u = self._noise((len(x), num_samples), generator, uniform=True).double().cpu()
-        diffusion = 0.0
-        for k in range(num_samples):
-            # one draw from each of `num_samples` slices of equal chance
-            place = torch.searchsorted(edges, (k + u[:, k]) / num_samples).clamp(max=len(edges) - 1)
-            term = self._transition(x, place + 1, labels, self._noise(x.shape, generator))
-            diffusion = diffusion + term / (weights[place] * num_samples).to(x.device, torch.float32)
-        decoder = self._decoder(x, labels, self._noise(x.shape, generator))
-        return self._prior(x), diffusion, decoder
-
-    @torch.no_grad()
-    def elbo_curve(self, x, timesteps=None, class_labels=None, generator: Generators = None) -> Tensor:
-        """Each term of the bound at `timesteps`, all by default: (N, B), nats.
-
-        Timestep 0 is L_0, timestep t is L_t of `elbo_terms`' sum: KL(q(x_{t-1}|x_t, x_0) || p(x_{t-1}|x_t)).
-        """
-        timesteps = range(self.num_timesteps) if timesteps is None else [self._check_timestep(t) for t in timesteps]
-        x = self._to_network(self._check_x(x, on_support=True))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), generator)
-        rows = []
-        for t in timesteps:
-            noise = self._noise(x.shape, generator)
-            if t == 0:
-                rows.append(self._decoder(x, labels, noise))
-            else:
-                rows.append(self._transition(x, torch.full((len(x),), t), labels, noise))
-        return torch.stack(rows)
-
-    def log_prob(self, x, num_samples: int = ELBO_SAMPLES, class_labels=None, generator: Generators = None) -> Tensor:
-        """There is none: x can be reached on infinitely many paths.
-
-        Raises:
-            NotImplementedError: with the call that answers instead.
-        """
-        raise NotImplementedError("log_prob: a diffusion model gives a bound on log p(x), not its value; call elbo(x)")
-
-    def _prior(self, x: Tensor) -> Tensor:
-        abar = self.abar[-1].item()
-        kl = 0.5 * ((1 - abar) + abar * x.square() - 1 - math.log1p(-abar))
-        return kl.flatten(1).sum(1)
-
-    def _transition(self, x: Tensor, timesteps: Tensor, labels, noise: Tensor) -> Tensor:
-        """KL(q(x_{t-1}|x_t, x_0) || p(x_{t-1}|x_t)) at t >= 1, one t for each x: (B,), nats."""
-        x_t = self.q_sample(x, timesteps, noise)
-        predicted, _ = self._predict(x_t, timesteps, labels)
-        # both means hold the same x_t, so they differ by the difference of x_0; beta~ and its factor make SNRs
-        error = (x - self._clip(predicted)).square().flatten(1).sum(1)
-        return 0.5 * self._snr_fall()[timesteps - 1].to(x.device, torch.float32) * error
-
-    def _decoder(self, x: Tensor, labels, noise: Tensor) -> Tensor:
-        """-log p(x_0|x_1): (B,), nats."""
-        predicted, _ = self._predict(self.q_sample(x, 0, noise), 0, labels)
-        mean, std = self._clip(predicted), (1 - self.abar[0]).sqrt().item()
-        if self._is_image:
-            return -discretised_gaussian_log_prob(x, mean, std, half_bin=1 / 255)
-        scaled = (x - mean) / std
-        return (0.5 * scaled.square() + math.log(std) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
-
-    def _snr_fall(self) -> Tensor:
-        """SNR(t - 1) - SNR(t) for t = 1 to T - 1, where SNR = abar / (1 - abar): (T - 1,)."""
-        snr = self.abar / (1 - self.abar)
-        return snr[:-1] - snr[1:]
-
-    def timestep_weights(self) -> Tensor:
-        """How often L_{t-1} of t = 1 to T - 1 is chosen: (T - 1,), double, sums to 1.
-
-        In proportion to what the terms would be for Gaussian data of variance 1/4, with a tenth spread evenly so that
-        no weight exceeds ten times the plain one.
-        """
-        abar = self.abar[1:]
-        guess = self._snr_fall() * (1 - abar) / (abar / 4 + 1 - abar)
-        return 0.9 * guess / guess.sum() + 0.1 / len(guess)
 
     # Codes: the deterministic path between noise and data
 
@@ -522,28 +308,28 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
         DDIM backwards, by Euler steps of the probability-flow ODE (arXiv 2010.02502, equation 14); the error falls as
         1 / num_inference_steps.
         """
-        count = self._check_steps(num_inference_steps)
+        count = self._check_inference_steps(num_inference_steps)
         x = self._to_network(self._check_x(x))
-        labels = None if class_labels is None else self._labels(class_labels, len(x), None)
-        times = [-1, *self._spread(count)]
+        labels = self._labels(class_labels, len(x))
+        times = [-1, *self._evenly_spaced_timesteps(count)]
         for s, t in itertools.pairwise(times):
             _, noise = self._predict(x, max(s, 0), labels)
-            x = self._ddim(x, noise, s, t)
+            x = self._ddim_step(x, noise, s, t)
         return x
 
     @torch.no_grad()
     def decode(
         self, latents: Tensor, class_labels=None, num_inference_steps: int = 100, output_type: str = "pil"
-    ) -> ImagePipelineOutput | VectorPipelineOutput:
+    ) -> Samples:
         """What deterministic sampling makes of noise (B, *shape); `encode` backwards."""
-        self._check_output(output_type)
-        count = self._check_steps(num_inference_steps)
-        x = self._check_latents(latents)
-        labels = None if class_labels is None else self._labels(class_labels, len(x), None)
-        times = [-1, *self._spread(count)]
+        self._check_output_type(output_type)
+        count = self._check_inference_steps(num_inference_steps)
+        x = self._check_latents(latents, self._shape)
+        labels = self._labels(class_labels, len(x))
+        times = [-1, *self._evenly_spaced_timesteps(count)]
         for t, s in zip(times[:0:-1], times[-2::-1], strict=True):
             predicted, noise = self._predict(x, t, labels)
-            x = predicted if s < 0 else self._ddim(x, noise, t, s, predicted)
+            x = predicted if s < 0 else self._ddim_step(x, noise, t, s, predicted)
         return self._wrap(self._output(x, output_type))
 
     def reconstruct(self, x, class_labels=None, num_inference_steps: int = 100, output_type: str = "pil"):
@@ -553,324 +339,39 @@ class DenoisingDiffusionPipeline(DiffusionPipeline):
 
     def interpolate(self, a, b, steps: int = 8, class_labels=None, num_inference_steps: int = 100, **decoding):
         """`steps` decoded points on the great circle between the codes of a and b (one each), ends included."""
-        self._check_count("steps", steps, least=2)
-        if isinstance(class_labels, list | tuple):
-            raise ValueError("class_labels is a list; interpolate keeps one class, so it must be an int")
+        labels = self._check_path(steps, class_labels)
         ends = [self.encode(end, class_labels, num_inference_steps) for end in (a, b)]
-        if len(ends[0]) != 1 or len(ends[1]) != 1:
-            raise ValueError(f"a and b hold {len(ends[0])} and {len(ends[1])} samples; interpolate takes one each")
-        first, last = ends
-        cosine = F.cosine_similarity(first.flatten(1), last.flatten(1)).clamp(-1, 1)
-        angle = torch.acos(cosine).clamp(min=1e-6).item()
-        weights = torch.linspace(0, 1, steps, device=first.device).view(-1, *[1] * (first.ndim - 1))
-        z = (torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last) / math.sin(angle)
-        labels = None if class_labels is None else [int(class_labels)] * steps
-        return self.decode(z, labels, num_inference_steps, **decoding)
+        return self.decode(self._path(*ends, steps, on_sphere=True), labels, num_inference_steps, **decoding)
 
-    def _ddim(self, x: Tensor, noise: Tensor, t: int, s: int, predicted: Tensor | None = None) -> Tensor:
-        """From x at timestep t to timestep s, in either direction, with the noise held fixed."""
-        abar_t, abar_s = self._abar(t), self._abar(s)
-        if predicted is None:
-            predicted = (x - (1 - abar_t).sqrt().item() * noise) / abar_t.sqrt().item()
-        return abar_s.sqrt().item() * predicted + (1 - abar_s).sqrt().item() * noise
-
-    # The denoiser
-
-    def _guided(self, x: Tensor, timestep: Tensor, labels: Tensor | None, guidance_scale: float = 1.0) -> Tensor:
-        """The output of the network at x and one timestep or one each, with guidance; no labels means "no class"."""
-        timesteps = timestep.to(x.device).expand(len(x))
-        if self._takes_classes and (labels is None or guidance_scale == 0):
-            labels = torch.full((len(x),), self._null_class, device=x.device)
-            guidance_scale = 1.0
-        patch, x = self.config.patch_size, x.to(self.denoiser.dtype)
-        if guidance_scale == 1 or not self._num_classes:
-            return run_denoiser(self.denoiser, x, timesteps, labels, patch)
-        none = torch.full_like(labels, self._null_class)
-        both = run_denoiser(self.denoiser, torch.cat([x, x]), timesteps.repeat(2), torch.cat([labels, none]), patch)
-        given, free = both.chunk(2)
-        return free + guidance_scale * (given - free)
-
-    def _predict(self, x: Tensor, timestep: int | Tensor, labels, guidance_scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """x_0 and noise at x (B, *shape)."""
-        timestep = torch.as_tensor(timestep)
-        return self.predict_x0_and_noise(self._guided(x, timestep, labels, guidance_scale), x, timestep)
-
-    def predict_x0_and_noise(self, output: Tensor, x: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0 and noise from the output of the network."""
-        abar = self._abar(timestep)
-        a, s = (root.to(x.device, torch.float32) for root in (abar.sqrt(), (1 - abar).sqrt()))
-        if a.ndim:
-            a, s = (root.view(-1, *[1] * (x.ndim - 1)) for root in (a, s))
-        kind = self.config.schedule["prediction_type"]
-        if kind == "epsilon":
-            return (x - s * output) / a, output
-        if kind == "sample":
-            return output, (x - a * output) / s
-        return a * x - s * output, a * output + s * x  # v
-
-    def q_sample(self, x: Tensor, timestep: int | Tensor, noise: Tensor) -> Tensor:
-        abar = self._abar(timestep).to(x.device)
-        if abar.ndim:
-            abar = abar.view(-1, *[1] * (x.ndim - 1))
-        return abar.sqrt().float() * x + (1 - abar).sqrt().float() * noise
-
-    def _abar(self, timestep: int | Tensor) -> Tensor:
-        """abar at timesteps, 1 at -1 (the data), between two timesteps on the line that joins them."""
-        timestep = torch.as_tensor(timestep, dtype=torch.float64, device="cpu")
-        table = torch.cat([torch.ones(1, dtype=torch.float64), self.abar])
-        low = timestep.floor().long()
-        high = (low + 1).clamp(max=self.num_timesteps - 1)
-        return torch.lerp(table[low + 1], table[high + 1], timestep - low)
-
-    def _spread(self, count: int) -> list[int]:
-        """`count` timesteps spread evenly, the last one included, in rising order ("trailing")."""
-        return [round((i + 1) * self.num_timesteps / count) - 1 for i in range(count)]
-
-    # What the data spec decides
-
-    @property
-    def _is_image(self) -> bool:
-        return self.data_spec["kind"] == "image"
-
-    @property
-    def _bounds(self) -> tuple[float, float]:
-        return tuple(self.data_spec["range"]) if self._is_image else (-math.inf, math.inf)
-
-    def _clip(self, x: Tensor) -> Tensor:
-        return x.clamp(*self._bounds)
-
-    @property
-    def _num_classes(self) -> int:
-        return self.data_spec["num_classes"] if self.config.conditional else 0
-
-    @property
-    def _null_class(self) -> int:
-        """The row of the table of classes that means none: the last."""
-        return self._num_classes
-
-    @property
-    def _takes_classes(self) -> bool:
-        """Whether the network wants labels: a DiT always does."""
-        return self.config.conditional or bool(self.denoiser.config.get("num_embeds_ada_norm"))
-
-    def _wrap(self, result):
-        return ImagePipelineOutput(images=result) if self._is_image else VectorPipelineOutput(samples=result)
-
-    def _noise(self, shape, generator: Generators, uniform: bool = False) -> Tensor:
-        """float32 noise on the pipeline's device; row i from generator i where a list is given."""
-        make = torch.rand if uniform else torch.randn
-        if not isinstance(generator, list):
-            device = generator.device if generator is not None else self.device
-            return make(tuple(shape), generator=generator, device=device).to(self.device)
-        if len(generator) != shape[0]:
-            raise ValueError(f"generator holds {len(generator)} generators for {shape[0]} samples; they must agree")
-        rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
-        return torch.stack(rows).to(self.device)
-
-    def _to_network(self, x: Tensor) -> Tensor:
-        """[0, 1] -> the range that the network sees."""
-        if not self._is_image:
-            return x
-        low, high = self._bounds
-        return low + (high - low) * x
-
-    def _output(self, x: Tensor, output_type: str):
-        """x in the range of the data spec -> the output_type."""
-        if not self._is_image:
-            return x.cpu().numpy() if output_type == "np" else x
-        low, high = self._bounds
-        return self.image_processor.postprocess(((x - low) / (high - low)).clamp(0, 1), output_type=output_type)
-
-    def _show(self, step: DenoisingStep, output_type: str) -> DenoisingStep:
+    def _with_images(self, step: DenoisingStep, output_type: str) -> DenoisingStep:
         shown, predicted = self._output(step.latents, output_type), self._output(step.predicted, output_type)
         names = ("images", "predicted_images") if self._is_image else ("samples", "predicted_samples")
         return DenoisingStep(**{**step, names[0]: shown, names[1]: predicted})
 
-    def _drain(self, steps: Iterator[DenoisingStep], output_type: str, return_dict: bool, callback):
-        """The last of `steps` as the output of a call."""
+    def _run_to_end(
+        self, steps: Iterator[DenoisingStep], output_type: str, return_dict: bool, callback: Callable | None
+    ):
+        """The last of `steps` as the output of a call, with a progress bar."""
+        return self._last_of(
+            self._with_progress(steps), return_dict, callback, lambda step: self._with_images(step, output_type)
+        )
+
+    def _with_progress(self, steps: Iterator[DenoisingStep]) -> Iterator[DenoisingStep]:
         first = next(steps)  # checks come before the progress bar
         with self.progress_bar(total=first.num_steps) as bar:
             for step in itertools.chain([first], steps):
                 bar.update()
-                if callback is not None:
-                    callback(self, step.step, step.timestep, {"latents": step.latents})
-        result = self._output(step.latents, output_type)
-        return self._wrap(result) if return_dict else (result,)
+                yield step
 
-    # Checks: each error names the argument, its value and what would be right
-
-    def _fresh_scheduler(self, count: int, eta: float):
-        """A copy of the scheduler, set to `count` steps, and what its step takes beside the prediction.
-
-        A copy, so that two streams of one pipeline do not share a scheduler's memory.
-        """
-        name, config = type(self.scheduler).__name__, self.scheduler.config
-        # the forward process as a scheduler of the other kinds (flow matching, ...) does not have it
-        if not all(hasattr(self.scheduler, part) for part in ("alphas_cumprod", "scale_model_input", "add_noise")):
-            raise ValueError(f"scheduler is a {name}; it must be one with alphas_cumprod, such as DDIMScheduler")
-        for key, value in self.config.schedule.items():
-            if config.get(key, False) != value:
-                raise ValueError(
-                    f"scheduler has {key} {config.get(key, False)!r}, but the network was trained with {value!r}; "
-                    f"build it by {name}.from_config(pipe.scheduler.config)"
-                )
-        zero_snr = self.config.schedule["rescale_betas_zero_snr"]
-        if zero_snr and config.get("timestep_spacing", "trailing") != "trailing":
-            raise ValueError(
-                f"scheduler has timestep_spacing {config['timestep_spacing']!r}; a zero-terminal-SNR schedule needs "
-                "'trailing', which begins at the last timestep"
-            )
-        scheduler = copy.deepcopy(self.scheduler)
-        takes = inspect.signature(scheduler.step).parameters
-        if isinstance(eta, bool) or not (isinstance(eta, numbers.Real) and 0 <= eta <= 1):
-            raise ValueError(f"eta is {eta!r}; it must be from 0 to 1")
-        if eta and "eta" not in takes:
-            raise ValueError(f"eta is {eta}, but {name} takes none; use DDIMScheduler, or leave it out")
-        options = {"eta": eta} if "eta" in takes else {}
-        try:
-            scheduler.set_timesteps(count, device=self.device)
-            trial = copy.deepcopy(scheduler)  # a step on nothing, to see whether it can
-            nothing = torch.zeros(1, 1, 1, 1, device=self.device)
-            trial.scale_model_input(nothing, trial.timesteps[0])
-            trial.step(nothing, trial.timesteps[0], nothing, **options)
-        except (TypeError, ValueError, NotImplementedError, RuntimeError, AttributeError, IndexError) as error:
-            kind, why = self.config.schedule["prediction_type"], " ".join(str(error).split())[:200]
-            raise ValueError(f"scheduler is a {name}, which cannot make {count} steps from {kind!r}: {why}") from None
-        return scheduler, options
-
-    def _guidance(self, guidance_scale: float | None) -> float:
-        if guidance_scale is None:
-            return float(self.config.guidance_scale) if self._num_classes else 1.0
-        real = isinstance(guidance_scale, numbers.Real) and not isinstance(guidance_scale, bool)
-        if not (real and 0 <= guidance_scale < math.inf):
-            raise ValueError(f"guidance_scale is {guidance_scale!r}; it must be a finite number of at least 0")
-        if guidance_scale != 1 and not self._num_classes:
-            raise ValueError(
-                f"guidance_scale is {guidance_scale}, but this model was trained without classes; leave it out"
-            )
-        return float(guidance_scale)
-
-    @staticmethod
-    def _check_output(output_type: str) -> None:
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; it must be 'pil', 'np' or 'pt'")
-
-    @staticmethod
-    def _check_count(name: str, value: int, least: int = 1) -> None:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-
-    def _check_steps(self, value: int | None) -> int:
+    def _check_inference_steps(self, value: int | None) -> int:
         value = self.config.num_inference_steps if value is None else value
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= self.num_timesteps:
-            raise ValueError(f"num_inference_steps is {value!r}; it must be an integer from 1 to {self.num_timesteps}")
-        return int(value)
+        return self._check_count("num_inference_steps", value, most=self.num_timesteps)
 
-    def _check_timestep(self, value: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < self.num_timesteps:
-            raise ValueError(f"timestep is {value!r}; it must be an integer from 0 to {self.num_timesteps - 1}")
-        return int(value)
-
-    def _check_latents(self, latents: Tensor, name: str = "latents") -> Tensor:
-        shape = tuple(self.data_spec["shape"])
-        if not isinstance(latents, Tensor) or tuple(latents.shape[1:]) != shape or not len(latents):
-            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-            raise ValueError(f"{name} is {got}; it must be a tensor of shape (B, {', '.join(map(str, shape))})")
-        if not latents.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
-        return latents.to(self.device, torch.float32)
-
-    def _check_mask(self, mask, x: Tensor) -> Tensor:
-        """mask as bool, to be broadcast to x (B, *shape)."""
-        mask = torch.as_tensor(np.asarray(mask) if isinstance(mask, PIL.Image.Image) else mask)
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask has dtype {mask.dtype}; it must be bool, True where x is known")
-        wanted = tuple(x.shape[1:])
-        shown = mask[None] if self._is_image and mask.ndim == 2 else mask
-        shown = shown[None] if shown.ndim == len(wanted) else shown
-        fits = shown.ndim == x.ndim and shown.shape[0] in (1, len(x)) and shown.shape[2:] == wanted[1:]
-        if not fits or shown.shape[1] not in ({1, wanted[0]} if self._is_image else {wanted[0]}):
-            raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; x is {tuple(x.shape)}, so it must be {wanted} or broadcast to it"
-            )
-        shown = shown.to(self.device)
-        if not shown.flatten(1).any(1).all():
+    def _check_partly_known(self, mask, x: Tensor) -> Tensor:
+        """The mask of `complete`: something of each x is known, and not everything."""
+        mask = self._check_mask(mask, x)
+        if not mask.flatten(1).any(1).all():
             raise ValueError("mask is False everywhere: nothing of x is known; to draw from nothing, call the pipeline")
-        if shown.all():
+        if mask.all():
             raise ValueError("mask is True everywhere: there is nothing to fill in")
-        return shown
-
-    def _batch_size(self, batch_size, class_labels, latents, generator, image=None) -> int:
-        """The one batch size that all arguments agree on; a single image serves any."""
-        said = {}
-        if batch_size is not None:
-            self._check_count("batch_size", batch_size)
-            said["batch_size"] = batch_size
-        if class_labels is not None and np.ndim(class_labels):
-            said["class_labels"] = len(class_labels)
-        if latents is not None:
-            said["latents"] = len(latents)
-        if isinstance(generator, list):
-            said["generator"] = len(generator)
-        if image is not None and len(image) > 1:
-            said["image"] = len(image)
-        if len(set(said.values())) > 1:
-            raise ValueError(", ".join(f"{k} gives {v}" for k, v in said.items()) + " samples; they must agree")
-        size = next(iter(said.values()), 1)
-        if size < 1:
-            raise ValueError(f"{next(iter(said))} is empty; it must hold at least one sample")
-        return size
-
-    def _labels(self, class_labels, batch_size: int, generator: Generators) -> Tensor | None:
-        """class_labels as (B,) int64; drawn uniformly where a conditional model is given none."""
-        if class_labels is None:
-            if not self._num_classes:
-                return None
-            u = self._noise((batch_size, 1), generator, uniform=True)[:, 0]
-            return (u * self._num_classes).long().clamp(max=self._num_classes - 1)
-        if not self._num_classes:
-            raise ValueError(f"class_labels is {class_labels!r}, but this model was trained without classes")
-        labels = torch.as_tensor(class_labels, device=self.device)
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
-            raise ValueError(f"class_labels is {class_labels!r}; it must be an int or a list of ints")
-        if labels.ndim and len(labels) != batch_size:
-            raise ValueError(f"class_labels holds {len(labels)} classes for {batch_size} samples; they must agree")
-        outside = labels[(labels < 0) | (labels >= self._num_classes)]
-        if len(outside):
-            raise ValueError(f"class_labels holds {outside[0].item()}; classes go from 0 to {self._num_classes - 1}")
-        return labels.long().expand(batch_size)
-
-    def _check_x(self, x, name: str = "x", on_support: bool = False) -> Tensor:
-        """x as (B, *shape) float32 on the device, or a ValueError; `on_support` refuses values of probability zero."""
-        shape, support = tuple(self.data_spec["shape"]), self.data_spec["support"]
-        if isinstance(x, PIL.Image.Image):
-            x = [x]
-        if self._is_image and isinstance(x, list) and x and isinstance(x[0], PIL.Image.Image):
-            sizes = sorted({picture.size for picture in x})
-            if len(sizes) > 1 or sizes[0] != (shape[2], shape[1]):
-                raise ValueError(
-                    f"{name} holds images of {sizes} (width, height); this model takes {(shape[2], shape[1])}"
-                )
-            x = self.image_processor.preprocess(x)
-        elif isinstance(x, np.ndarray):
-            if self._is_image and x.ndim == 4:
-                x = x.transpose(0, 3, 1, 2)
-            x = torch.from_numpy(np.ascontiguousarray(x))
-        if not isinstance(x, Tensor):
-            raise ValueError(f"{name} is a {type(x).__name__}; it must be a tensor, an array or PIL images")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} has dtype {x.dtype}; it must be floating point, for 8-bit pixels x / 255")
-        if tuple(x.shape[1:]) != shape or not len(x):
-            wanted = ", ".join(map(str, shape))
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; this model takes (B, {wanted}) with B at least 1")
-        x = x.to(self.device, torch.float32)
-        if not x.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
-        if support == "real":
-            return x
-        low, high = x.min().item(), x.max().item()
-        if low < 0 or high > 1:
-            raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; they must lie in [0, 1]")
-        if on_support and (x * 255 - (x * 255).round()).abs().max() > 0.2:
-            raise ValueError(f"{name} is not on the 256 levels k / 255 of 8-bit data: round it first")
-        return x
+        return mask

@@ -9,7 +9,51 @@ from pipelines.autoencoders.modeling_autoencoder import AutoencoderModel, prior_
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
+from tests.contract import CODES, UNIT, VECTOR_SPEC, Instance, fitted_to_noise, image_spec
 from training.autoencoders.autoencoder import AutoencoderOptions, make_loss
+
+
+def instance(spec: dict, owes: set = frozenset(), prior=lambda: None, classes: int = 0, **config) -> Instance:
+    def make():
+        torch.manual_seed(0)
+        return AutoencoderPipeline(AutoencoderModel(spec, latent_dim=3, width=16, **config).eval(), prior()).to("cpu")
+
+    def loss(pipe, x, labels):
+        found, x = pipe.autoencoder(pipe._to_network(x)), pipe._to_network(x)
+        told = 0 if found.logits is None else torch.nn.functional.cross_entropy(found.logits, torch.arange(len(x)) % 10)
+        return (found.reconstruction - x).square().mean() + told
+
+    return Instance(
+        AutoencoderPipeline,
+        make,
+        "implicit" if "sample" in owes else "none",
+        CODES | {"denoise", "reconstruction_error", "tangents", "walk"} | owes,
+        classes=classes,
+        loss=loss,
+        judge="reconstruction_error",
+        reason=r"log_prob: an autoencoder .* reconstruction_error\(x\)",
+        options={"tangents": {"k": 2}},
+    )
+
+
+def kde_prior():
+    return fitted_to_noise(lambda *points, **classes: KDEModel.fit(*points, 1.0, **classes), 3)
+
+
+def mixture_prior():
+    return fitted_to_noise(
+        lambda *points, **classes: GaussianMixtureModel.fit(*points, 2, reg_covar=0.5, **classes), 3, 10
+    )
+
+
+INSTANCES = {
+    "autoencoder": instance(image_spec(UNIT), {"sample"}, kde_prior),
+    "autoencoder by class": instance(
+        image_spec(UNIT, 3), {"sample", "classify"}, mixture_prior, 10, network="conv", supervised=True
+    ),
+    "autoencoder ring": instance(VECTOR_SPEC, {"sample"}, code_prior="ring"),
+    "autoencoder without prior": instance(image_spec(UNIT)),
+}
 
 IMAGES = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [0, 1], "dequantization": "none",
           "num_classes": 10}  # fmt: skip
@@ -93,7 +137,7 @@ def test_a_fitted_prior_goes_with_the_pipeline(x, tmp_path):
         assert torch.equal(*drawn)
     plain.save_pretrained(tmp_path)
     assert AutoencoderPipeline.from_pretrained(tmp_path).prior is None
-    with pytest.raises(ValueError, match="prior has 2 dimensions, the codes 3"):
+    with pytest.raises(ValueError, match="prior has 2 dimensions; it must have 3"):
         AutoencoderPipeline(model(), KDEModel.fit(codes[:, :2]))
 
 

@@ -9,7 +9,26 @@ from PIL import Image
 
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
+from tests.contract import LEVELS, Instance, image_spec
 from training.classical.classifier import augment
+
+
+def tiny() -> ClassifierPipeline:
+    torch.manual_seed(0)
+    return ClassifierPipeline(ClassifierModel(image_spec(LEVELS), width=8, feature_dim=12).eval()).to("cpu")
+
+
+INSTANCES = {
+    "classifier": Instance(
+        ClassifierPipeline,
+        tiny,
+        "none",
+        {"classify", "features"},
+        loss=lambda pipe, x, labels: pipe.classifier(pipe._to_network(x), torch.arange(len(x)) % 10).loss,
+        judge="classify",
+        reason=r"log_prob: a classifier models p\(y\|x\), not p\(x\)",
+    )
+}
 
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [-1, 1], "dequantization": "none",
         "num_classes": 10}  # fmt: skip
@@ -58,7 +77,9 @@ def test_pictures_arrays_and_tensors_are_one(pipe, x):
     pictures = [Image.fromarray((image[0] * 255).round().byte().numpy()) for image in levels]
     expected = pipe.classify(levels)
     torch.testing.assert_close(pipe.classify(pictures), expected)
-    torch.testing.assert_close(pipe.classify(levels.numpy()), expected)
+    torch.testing.assert_close(pipe.classify(levels.permute(0, 2, 3, 1).numpy()), expected)
+    with pytest.raises(ValueError, match=r"x has shape \(5, 1, 8, 8\); this model takes arrays \(B, 8, 8, 1\)"):
+        pipe.classify(levels.numpy())  # an array is (B, H, W, C), as `output_type="np"` gives it
 
 
 def test_it_has_no_density_and_says_why(pipe, x):

@@ -1,6 +1,7 @@
 """K-means and agglomerative clustering: what never rises, and equality with scikit-learn and scipy."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,38 @@ from pipelines.classical.modeling_agglomerative import AgglomerativeModel
 from pipelines.classical.modeling_kmeans import KMeansModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
+from tests.contract import UNIT, VECTOR_SPEC, Instance, image_spec
+
+
+def instance(clustering, spec: dict, pca_dim: int = 0) -> Instance:
+    calls = {"assign", "transform", "centres", "reconstruct", "reconstruction_error"}
+
+    def make():
+        x = torch.rand(40, math.prod(spec["shape"]), generator=torch.Generator().manual_seed(0))
+        pca = PCAModel.fit([x], pca_dim) if pca_dim else None
+        return ClusteringPipeline(clustering(x if pca is None else pca.encode(x)), pca, spec).to("cpu")
+
+    return Instance(
+        ClusteringPipeline,
+        make,
+        "none",
+        calls,
+        judge="transform",
+        reason=r"log_prob: a clustering has no p\(x\)",
+        options={name: {"num_clusters": 3} for name in calls},
+    )
+
+
+def means(x: torch.Tensor) -> KMeansModel:
+    *_, last = KMeansModel.lloyd_steps(x, 3)
+    return KMeansModel.of(last.centres, last.assignment.bincount(minlength=3))
+
+
+INSTANCES = {
+    "k-means": instance(means, image_spec(UNIT)),
+    "k-means of components": instance(means, image_spec(UNIT, 3), 4),
+    "agglomerative": instance(AgglomerativeModel.fit, VECTOR_SPEC),
+}
 
 SPEC = {"kind": "vector", "shape": [2], "support": "real", "range": None, "dequantization": "none", "num_classes": 0}
 

@@ -22,12 +22,69 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from pipelines.diffusion.bound import discretised_gaussian_log_prob
+from pipelines.diffusion.denoiser import run_denoiser
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
-from pipelines.diffusion.pipeline_ddpm import (
-    DenoisingDiffusionPipeline,
-    discretised_gaussian_log_prob,
-    run_denoiser,
-)
+from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
+from tests.contract import CODES, LEVELS, VECTOR_SPEC, Instance, image_spec
+
+
+def denoising_loss(pipe, x, labels):
+    generator = torch.Generator().manual_seed(0)
+    noise, timesteps = torch.randn(x.shape, generator=generator), torch.randint(1000, (len(x),), generator=generator)
+    seen = pipe.q_sample(pipe._to_network(x), timesteps, noise)
+    return (pipe._network_output(seen, timesteps, labels) - noise).square().mean()
+
+
+def instance(denoiser, spec: dict, classes: int = 0, **config) -> Instance:
+    def make():
+        torch.manual_seed(0)
+        scheduler = DPMSolverMultistepScheduler(
+            beta_start=1e-4, prediction_type="v_prediction", timestep_spacing="trailing"
+        )
+        config.update(guidance_scale=1.5 if classes else 1.0, num_inference_steps=5)
+        pipe = DenoisingDiffusionPipeline(denoiser(), scheduler, spec, conditional=classes > 0, **config)
+        pipe.denoiser.eval()
+        return pipe.to("cpu")
+
+    few = {"num_inference_steps": 5}
+    return Instance(
+        DenoisingDiffusionPipeline,
+        make,
+        "bound",
+        CODES | {"sample", "elbo", "elbo_terms", "elbo_curve", "complete", "noise", "predict"},
+        classes=classes,
+        loss=denoising_loss,
+        reason=r"log_prob: a diffusion model .* elbo\(x\)",
+        options={
+            **dict.fromkeys(CODES, few),
+            "complete": {**few, "num_resamples": 2},
+            "noise": {"timestep": 3},
+            "elbo_curve": {"timesteps": [0, 3]},
+        },
+    )
+
+
+def tiny_unet(size: int = 8, channels: int = 1, classes: int | None = None):
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 8}
+    return lambda: UNet2DModel(
+        size, channels, channels, block_out_channels=(8, 16), layers_per_block=1, num_class_embeds=classes, **blocks
+    )
+
+
+def tiny_dit(classes: int = 10):
+    return lambda: DiTTransformer2DModel(
+        2, 8, 1, 1, num_layers=2, sample_size=8, patch_size=4, num_embeds_ada_norm=classes
+    )
+
+
+INSTANCES = {
+    "ddpm": instance(tiny_unet(classes=11), image_spec(LEVELS), 10),
+    "ddpm patches": instance(tiny_unet(size=4, channels=12), image_spec(LEVELS, 3), patch_size=2),
+    "ddpm dit": instance(tiny_dit(), image_spec(LEVELS), 10),
+    "ddpm dit free": instance(tiny_dit(1), image_spec(LEVELS)),
+    "ddpm vectors": instance(lambda: MLPDenoiser(2, 16, 1), VECTOR_SPEC),
+}
 
 IMAGES = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [-1, 1], "dequantization": "none"}
 VECTORS = {"kind": "vector", "shape": [2], "support": "real", "range": None, "dequantization": "none", "num_classes": 0}
@@ -191,7 +248,7 @@ def test_a_transition_is_the_kl_of_two_gaussians():
     guess, _ = pipe.posterior(pipe.predict(x_t, t)[0], x_t, t)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, variance**0.5), normal(guess, variance**0.5)).sum(1)
-    torch.testing.assert_close(pipe._transition(x, torch.full((4,), t), None, noise), expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(pipe._transition_kl(x, torch.full((4,), t), None, noise), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("mean", [-1.3, -1.0, 0.2, 0.99])
@@ -336,6 +393,13 @@ def test_codes_of_gaussian_data_are_standard_normal():
     z = gaussian().encode(draws(4_000), num_inference_steps=500)
     torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=0.08, rtol=0)
     torch.testing.assert_close(z.T.cov(), torch.eye(2), atol=0.1, rtol=0)
+
+
+def test_there_is_no_way_between_opposite_codes(monkeypatch):
+    pipe = gaussian()
+    monkeypatch.setattr(type(pipe), "encode", lambda self, x, *_: x)
+    with pytest.raises(ValueError, match="a and b have codes in opposite directions"):
+        pipe.interpolate(draws(1), -draws(1))
 
 
 # Filling in, and starting from an image

@@ -8,6 +8,45 @@ from torch import nn
 
 from pipelines.adversarial.modeling_gan import DiscriminatorModel, GeneratorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
+from tests.contract import CODES, LEVELS, VECTOR_SPEC, Instance, image_spec
+
+
+def game(pipe, x, labels):
+    """What both players together can lower: the judge of what is drawn and of what is real."""
+    labels = None if labels is None else torch.tensor(labels)
+    z = torch.randn(len(x), pipe.latent_dim, generator=torch.Generator().manual_seed(0))
+    drawn = pipe.discriminator(pipe.generator(z, labels).sample, labels).value
+    return (drawn - pipe.discriminator(pipe._to_network(x), labels).value).square().mean() + drawn.square().mean()
+
+
+def instance(spec: dict, critic: dict | None = None, conditional: bool = False, **config) -> Instance:
+    def make():
+        torch.manual_seed(0)
+        parts = {"width": (8, 8), "conditional": conditional, **config}
+        generator = GeneratorModel(spec, latent_dim=3, **parts)
+        return GANPipeline(generator, DiscriminatorModel(spec, **{**parts, **(critic or {})})).to("cpu")
+
+    return Instance(
+        GANPipeline,
+        make,
+        "implicit",
+        CODES | {"sample", "discriminate"},
+        classes=10 if conditional else 0,
+        loss=game,
+        judge="discriminate",
+        reason=r"log_prob: a GAN .* discriminate\(x\)",
+        codes_need_class=conditional,
+        paths_of_codes=True,
+        options={"encode": {"num_steps": 2}},
+    )
+
+
+INSTANCES = {
+    "gan": instance(image_spec(LEVELS)),
+    "gan conv": instance(image_spec(LEVELS, 3, size=9), network="conv", norm="batch"),
+    "cgan": instance(image_spec(LEVELS), conditional=True),
+    "wgan vectors": instance(VECTOR_SPEC, {"output": "critic"}),
+}
 
 IMAGES = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [-1, 1], "dequantization": "none",
           "num_classes": 10}  # fmt: skip

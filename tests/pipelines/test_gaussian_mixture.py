@@ -9,8 +9,20 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-import pipelines.classical.modeling_gaussian_mixture as modeling
+import pipelines.classical.expectation_maximisation as em
 from pipelines.classical.modeling_gaussian_mixture import COVARIANCES, GaussianMixtureModel
+from tests.contract import UNIT_DEQUANTISED, image_spec
+from tests.pipelines.test_kde import density_instance
+
+
+def two(points, **by_class) -> GaussianMixtureModel:
+    return GaussianMixtureModel.fit(points, 2, reg_covar=0.5, **by_class)
+
+
+INSTANCES = {
+    "mixture": density_instance(two, image_spec(UNIT_DEQUANTISED)),
+    "mixture by class": density_instance(two, image_spec(UNIT_DEQUANTISED), 4, 10),
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -102,7 +114,7 @@ def test_blocks_change_nothing(kind, monkeypatch):
     x, _ = clusters(203, 4)
     steps = [s.log_likelihood for s in GaussianMixtureModel.em_steps(x, 3, kind, max_iter=5, tol=0.0)]
     model = GaussianMixtureModel.fit(x, 3, kind, max_iter=5, tol=0.0)
-    monkeypatch.setattr(modeling, "BLOCK", 60)
+    monkeypatch.setattr(em, "BLOCK", 60)
     again = GaussianMixtureModel.fit(x, 3, kind, max_iter=5, tol=0.0)
     assert [s.log_likelihood for s in GaussianMixtureModel.em_steps(x, 3, kind, max_iter=5, tol=0.0)] == pytest.approx(
         steps, abs=1e-9

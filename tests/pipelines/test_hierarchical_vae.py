@@ -10,7 +10,25 @@ from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEMode
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from tests.test_contract import BINARY, LEVELS, REAL, image_spec
+from tests.contract import BINARY, CODES, LEVELS, REAL, Instance, image_spec
+
+
+def tiny() -> HierarchicalVAEPipeline:
+    torch.manual_seed(0)
+    model = HierarchicalVAEModel(image_spec(BINARY), [4, 3, 2], width=16, upper_width=8)
+    return HierarchicalVAEPipeline(model).to("cpu")
+
+
+INSTANCES = {
+    "hierarchical vae": Instance(
+        HierarchicalVAEPipeline,
+        tiny,
+        "bound",
+        CODES | {"sample", "log_prob", "elbo", "elbo_terms", "active_units", "resample"},
+        loss=lambda pipe, x, labels: pipe.hierarchical_vae(x).loss,
+        options={"resample": {"num": 1}},
+    )
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -67,7 +85,7 @@ def test_the_terms_are_those_of_the_definition():
     pipe, x = make(4, 3, 2, shake=0.3), data(1).repeat(20_000, 1, 1, 1)
     model = pipe.hierarchical_vae
     with torch.no_grad():
-        codes, _, _ = model.encode(x, pipe._noises(len(x), generator()))
+        codes, _, _ = model.encode(x, pipe._noise_of_each_level(len(x), generator()))
         reconstruction, kl = pipe.elbo_terms(x, generator=generator())
         below = x
         for level, z in enumerate(codes):
@@ -264,7 +282,7 @@ def test_other_calls_name_the_argument_that_is_wrong():
         (lambda: pipe(latents=torch.zeros(2, 3), batch_size=3), "batch_size gives 3, latents gives 2 samples"),
         (lambda: pipe.elbo(x, class_labels=[1, 2]), "but this model was trained without classes"),
         (lambda: pipe.encode(x, class_labels=1), "but this model was trained without classes"),
-        (lambda: pipe.interpolate(x, x), "a and b hold 4 samples together"),
+        (lambda: pipe.interpolate(x, x), "a and b hold 2 and 2 codes; interpolate takes one each"),
         (lambda: pipe(temperature=True), "temperature is True"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -9,6 +9,32 @@ from sklearn.neighbors import KernelDensity
 
 import pipelines.classical.modeling_kde as modeling
 from pipelines.classical.modeling_kde import KDEModel
+from pipelines.classical.modeling_pca import PCAModel
+from pipelines.classical.pipeline_density import DensityPipeline
+from tests.contract import CODES, UNIT_DEQUANTISED, VECTOR_SPEC, Instance, fitted_to_noise, image_spec
+
+
+def density_instance(fit, spec: dict, pca_dim: int = 0, classes: int = 0) -> Instance:
+    """A density of x, or of its principal components, by the `fit` of its class."""
+
+    def make():
+        size = math.prod(spec["shape"])
+        noise = torch.rand(80, size, generator=torch.Generator().manual_seed(0))
+        pca = PCAModel.fit([noise], pca_dim) if pca_dim else None
+        return DensityPipeline(fitted_to_noise(fit, pca_dim or size, classes), pca, spec).to("cpu")
+
+    codes = CODES | {"reconstruction_error"} if pca_dim else set()
+    return Instance(DensityPipeline, make, "exact", codes | {"sample", "log_prob", "elbo"}, classes=classes)
+
+
+def wide(points, **by_class) -> KDEModel:
+    return KDEModel.fit(points, 1.0, **by_class)
+
+
+INSTANCES = {
+    "kde": density_instance(wide, VECTOR_SPEC),
+    "kde of components": density_instance(wide, image_spec(UNIT_DEQUANTISED, 3), 4),
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,6 +10,25 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
+from tests.contract import CODES, UNIT_DEQUANTISED, VECTOR_SPEC, Instance, image_spec
+
+
+def instance(spec: dict, num_components: int) -> Instance:
+    def make():
+        noise = torch.rand(80, math.prod(spec["shape"]), generator=torch.Generator().manual_seed(0))
+        return DensityPipeline(None, PCAModel.fit([noise], num_components), spec).to("cpu")
+
+    return Instance(
+        DensityPipeline,
+        make,
+        "none",
+        CODES | {"reconstruction_error"},
+        judge="reconstruction_error",
+        reason=r"log_prob: a PCA without a density of its codes has no p\(x\)",
+    )
+
+
+INSTANCES = {"pca": instance(image_spec(UNIT_DEQUANTISED), 4), "pca of vectors": instance(VECTOR_SPEC, 1)}
 
 IMAGES = {"kind": "image", "shape": [1, 4, 4], "support": "8-bit", "range": [0, 1], "dequantization": "uniform",
           "num_classes": 0}  # fmt: skip
@@ -120,7 +139,7 @@ def test_what_does_not_fit_is_named(x):
         (lambda: PCAModel.fit([x, x[:, :2]], 2), "all batches must be"),
         (lambda: PCAModel.fit([x / 0], 2), "x holds NaN or infinite values"),
         (lambda: DensityPipeline(None, None, vectors(8)), "density and pca are both None"),
-        (lambda: DensityPipeline(None, pca, vectors(9)), "pca takes 8 dimensions, x has 9"),
+        (lambda: DensityPipeline(None, pca, vectors(9)), "pca has 8 dimensions; it must have 9"),
         (lambda: DensityPipeline(KDEModel.fit(x), pca, vectors(8)), "density has 8 dimensions; it must have 3"),
         (lambda: DensityPipeline(None, pca), "data_spec is None"),
         (lambda: DensityPipeline(None, pca, vectors(8)).decode(x), r"latents is \(500, 8\)"),

@@ -14,7 +14,34 @@ from pipelines.autoencoders.modeling_vae import (
     gaussian_log_prob,
 )
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from tests.test_contract import BINARY, DEQUANTISED, LEVELS, REAL, image_spec
+from tests.contract import BINARY, CODES, DEQUANTISED, LEVELS, REAL, VECTOR_SPEC, Instance, image_spec
+
+
+def instance(spec: dict, conditional: bool = False, **config) -> Instance:
+    def make():
+        torch.manual_seed(0)
+        return VAEPipeline(VAEModel(spec, latent_dim=3, width=16, conditional=conditional, **config)).to("cpu")
+
+    return Instance(
+        VAEPipeline,
+        make,
+        "bound",
+        CODES | {"sample", "log_prob", "elbo", "elbo_terms", "active_units"},
+        classes=10 if conditional else 0,
+        loss=lambda pipe, x, labels: pipe.vae(pipe._network_input(x), labels).loss,
+        codes_need_class=conditional,
+    )
+
+
+INSTANCES = {
+    "vae": instance(image_spec(BINARY)),
+    "vae conv": instance(image_spec(BINARY, size=7), network="conv", num_levels=2),
+    "vae logistic": instance(image_spec(LEVELS, 3), output="logistic"),
+    "vae gaussian": instance(image_spec(DEQUANTISED, 3), output="gaussian", network="conv"),
+    "vae vectors": instance(VECTOR_SPEC, output="gaussian"),
+    "cvae": instance(image_spec(BINARY), conditional=True),
+    "cvae conv": instance(image_spec(BINARY), conditional=True, network="conv"),
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:

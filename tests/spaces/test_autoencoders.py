@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import urllib.request
 
 import numpy as np
@@ -18,8 +19,9 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_nmf import NMFModel
 from pipelines.classical.pipeline_nmf import NMFPipeline
-from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of
-from training.publish import build
+from tests.conftest import TINY
+from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of, trained
+from training.publishing.build import build
 
 pytestmark = pytest.mark.browser
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [0, 1], "dequantization": "none",
@@ -171,6 +173,59 @@ def test_a_page_without_models_says_so(browser, tmp_path):
         open_tab(page, "Parts")
         page.locator("#apart").click()
         page.get_by_text("This needs a model like nmf-mnist").first.wait_for()
+
+
+@pytest.fixture(scope="module")
+def renamed(portable, tmp_path_factory):
+    """A page of models whose names say nothing, or what is not true: an autoencoder trained to denoise, a VAE called
+    like an autoencoder, and a folder that is not there."""
+    place = tmp_path_factory.mktemp("renamed")
+    thing = ("--objective", "denoising", "--latent_dim", 2, "--prior", "kde", "--prior_by_class", "true")
+    trained("training.autoencoders.autoencoder", place / "my-thing", *TINY, *thing)
+    shutil.copytree(portable, place / "ae-2d-mnist")
+    addresses = [str(place / name) for name in ("my-thing", "ae-2d-mnist", "nmf-mnist")]
+    with serving("autoencoders", place / "space", ",".join(addresses)) as address:
+        yield address
+
+
+def test_a_model_of_any_name_is_on_the_tabs_whose_calls_it_answers(browser, renamed):
+    with opened(browser, renamed) as page:
+        page.get_by_text("but not on this page").wait_for()
+        left_out = page.get_by_text("but not on this page").inner_text()
+        assert "ae-2d-mnist" in left_out and "nmf-mnist (neither a folder" in left_out and "my-thing" not in left_out
+        page.locator("#where h3").wait_for()
+        assert page.locator("#planes button").count() == 1 and "Denoising" in page.locator("#planes").inner_text()
+        open_tab(page, "Sample")
+        source_of(page, "own")
+        page.locator("#compared .pair").wait_for()
+        open_tab(page, "Denoise")
+        source_of(page, "denoised")
+        assert page.locator("#plain img").count() == 0
+        open_tab(page, "Tangents")
+        page.locator("#tangents button").nth(1).wait_for()
+        source_of(page, "strip")
+        for tab, usual in (("Levels", "hierarchical-vae-mnist"), ("Parts", "nmf-mnist"), ("Tastes", "nmf-mnist")):
+            open_tab(page, tab)
+            missing = page.get_by_text(f"Not here, since MODEL_ID does not name it: {usual}").filter(visible=True)
+            missing.wait_for()
+        page.locator("#fit").click()
+        page.get_by_text("This needs a model like nmf-mnist").first.wait_for()
+
+
+def test_a_model_of_any_name_answers_by_the_api(renamed, digit):
+    from gradio_client import Client
+
+    client = Client(renamed, verbose=False)
+    assert [card["name"] for card in client.predict(api_name="/autoencoder_codes")["cards"]] == ["my-thing"]
+    *_, text, seed = client.predict("my-thing", "3", 4, 7, False, api_name="/autoencoder_sample")
+    assert "codes of 2 numbers" in text and "one a class" in text and seed == 7
+    _, _, denoised, other, errors, _ = client.predict(digit, "Gaussian noise", 0.5, 0, api_name="/autoencoder_denoise")
+    assert denoised and other is None and "denoising" in errors
+    cards, *_ = client.predict("my-thing", digit, api_name="/autoencoder_tangents")
+    assert len(cards["cards"]) == 2
+    for name in ("sample", "walk"):
+        values = {"sample": ("any", 4, 7, False), "walk": (digit, "1", 2, 4)}[name]
+        refused(client, "ae-2d-mnist", "ae-2d-mnist", *values, api_name=f"/autoencoder_{name}")
 
 
 # By the API

@@ -1,6 +1,7 @@
 """The density Space in a real browser and by its API, on tiny models in their portable form."""
 
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -13,7 +14,8 @@ HERE = {"x": 0.5, "y": 0.5}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def models(tmp_path_factory):
+    """Portable folders by name."""
     from training import publish
     from training.classical import clustering, density
 
@@ -29,7 +31,13 @@ def url(tmp_path_factory):
         run = place / f"{name}-run"
         recipe.main(["--output_dir", str(run), "--max_samples", "200", *map(str, words)])
         publish.build(run, place / name)
-    with serving("density", place / "space", ",".join(str(place / name) for name in models)) as address:
+    return {name: place / name for name in models}
+
+
+@pytest.fixture(scope="module")
+def url(models, tmp_path_factory):
+    place = tmp_path_factory.mktemp("page")
+    with serving("density", place / "space", ",".join(map(str, models.values()))) as address:
         yield address
 
 
@@ -170,3 +178,34 @@ def test_the_api_refuses_what_it_cannot_do(client):
     refused(client, "seed is None", "skewed", 50, None, 5, "Scott", -1, 2, 0, api_name="/density_line")
     refused(client, "not in the list", "kde-mnist", "all", "mean", 4, 0, False, api_name="/density_sample")
     refused(client, "maximum value 64", "agglomerative-digits", 99, api_name="/density_centres")
+
+
+def test_a_model_of_any_name_is_on_the_tabs_whose_calls_it_answers(browser, models, tmp_path):
+    """Names that say nothing, or what is not true: a mixture of points, a mixture of images, a tree."""
+    from gradio_client import Client
+
+    names = {"gaussian-mixture-2d": "my-thing", "gaussian-mixture-digits": "kmeans-2d", "agglomerative-digits": "kde"}
+    for name, other in names.items():
+        shutil.copytree(models[name], tmp_path / other)
+    with serving("density", tmp_path / "space", ",".join(str(tmp_path / other) for other in names.values())) as url:
+        with opened(browser, url) as page:
+            page.get_by_text("MODEL_ID names no kernel density estimate").first.wait_for()
+            page.locator("#estimate").click()
+            page.get_by_text("This needs a kernel density estimate, like kde-2d").first.wait_for()
+            open_tab(page, "Mixture")
+            page.locator("#about-bic").get_by_text("BIC is lowest at").wait_for()
+            open_tab(page, "K-means")
+            page.get_by_text("MODEL_ID names no clustering by k-means").filter(visible=True).wait_for()
+            open_tab(page, "Tree")
+            page.locator("#about-tree").get_by_text("4 clusters of").wait_for()
+            open_tab(page, "Digits")
+            source_of(page, "samples")
+            open_tab(page, "Few numbers")
+            page.get_by_text("numbers in place of 64").wait_for()
+            open_tab(page, "Clusters")
+            page.get_by_text("A tree of 200 images").wait_for()
+        client = Client(url, verbose=False)
+        _, told, _ = client.predict("kmeans-2d", "2", "sample", 4, 9, False, api_name="/density_sample")
+        assert "Component **2** of 4" in told
+        refused(client, "not in the list", "my-thing", "all", "mean", 4, 0, False, api_name="/density_sample")
+        refused(client, "not in the list", "kmeans-2d", 4, api_name="/density_centres")

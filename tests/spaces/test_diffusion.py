@@ -1,6 +1,7 @@
 """The diffusion Space in a real browser and by its API, on tiny models in their portable form."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,14 +14,20 @@ TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def models(tmp_path_factory):
+    """The folder that holds two portable ones."""
     place = tmp_path_factory.mktemp("diffusion")
     for name, words in (
         ("ddpm-tiny", ["--width", "8", "8"]),
         ("ddpm-2d", ["--dataset", "spiral", "--network", "mlp", "--width", "16"]),
     ):
         trained("training.diffusion.ddpm", place / name, *TINY, *words)
-    with serving("diffusion", place / "space", f"{place / 'ddpm-tiny'},{place / 'ddpm-2d'}") as address:
+    return place
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    with serving("diffusion", models / "space", f"{models / 'ddpm-tiny'},{models / 'ddpm-2d'}") as address:
         yield address
 
 
@@ -127,3 +134,19 @@ def test_the_api_refuses_what_it_cannot_do(client):
     points = {"api_name": "/diffusion_points"}
     refused(client, "ddpm-tiny", "ddpm-tiny", "any", 10, 5, "DDIM", 0, False, **points)
     refused(client, "There is nothing on the paper", "ddpm-tiny", None, 100, 0, api_name="/diffusion_noise")
+
+
+def test_a_model_of_any_name_is_on_the_tabs_whose_data_it_has(browser, models, portable, tmp_path):
+    """Images under the name of points, points under one that says nothing, and a VAE."""
+    for name, other in (("ddpm-tiny", "ddpm-2d"), ("ddpm-2d", "my-thing")):
+        shutil.copytree(models / name, tmp_path / other)
+    addresses = f"{tmp_path / 'ddpm-2d'},{tmp_path / 'my-thing'},{portable}"
+    with serving("diffusion", tmp_path / "space", addresses) as url, opened(browser, url) as page:
+        page.get_by_text("step 20 of 20").first.wait_for()
+        assert page.get_by_text("but not on this page: tiny").count() == 1
+        assert page.locator("#model input").input_value() == "ddpm-2d"
+        source_of(page, "samples")
+        open_tab(page, "2-D")
+        page.locator("#cloud .dots circle").first.wait_for()
+        assert page.locator("#flat-model input").input_value() == "my-thing"
+        page.get_by_text("step 40 of 40").wait_for()

@@ -198,8 +198,8 @@ def test_the_foot_leads_through_all_pages_in_the_order_of_teaching(tmp_path):
 
 
 def test_two_spaces_with_a_module_of_one_name_are_refused(tmp_path, monkeypatch):
-    from training import publish
     from training.options import UsageError
+    from training.publishing import spaces
 
     for name in ("kit", "gallery"):
         shutil.copytree(ROOT / "spaces" / name, tmp_path / "spaces" / name)
@@ -207,13 +207,13 @@ def test_two_spaces_with_a_module_of_one_name_are_refused(tmp_path, monkeypatch)
         shutil.copytree(ROOT / "spaces" / "gallery", tmp_path / "spaces" / name, ignore=lambda *_: ["__pycache__"])
         for module in (tmp_path / "spaces" / name).glob("gallery_*.py"):
             module.unlink()
-    monkeypatch.setattr(publish, "ROOT", tmp_path)
-    publish.space(tmp_path / "spaces" / "gallery", tmp_path / "built")
+    monkeypatch.setattr(spaces, "ROOT", tmp_path)
+    spaces.space(tmp_path / "spaces" / "gallery", tmp_path / "built")
     assert (tmp_path / "built" / "one.py").is_file() and (tmp_path / "built" / "other.py").is_file()
     for module, message in (("tab.py", "has a module tab.py"), ("one.py", "has a module one.py"), ("kit.py", "kit.py")):
         for name in ("one", "other"):
             (tmp_path / "spaces" / name / module).write_text("")
         with pytest.raises(UsageError, match=message):
-            publish.space(tmp_path / "spaces" / "gallery", tmp_path / "built")
+            spaces.space(tmp_path / "spaces" / "gallery", tmp_path / "built")
         for name in ("one", "other"):
             (tmp_path / "spaces" / name / module).unlink()

@@ -54,10 +54,10 @@ def test_an_empty_paper_is_refused(kit):
 
 
 def test_the_examples_are_of_the_test_split(kit):
-    from training.data import DataOptions, load_data
+    from training.data.images import DataOptions, load_data
 
     source = load_data(DataOptions())
-    test = {bytes(x.numpy()): int(c) for x, c in zip(source.test.x, source.test.class_labels, strict=True)}
+    test = {bytes(x.numpy()): int(c) for x, c in zip(*source.test.columns.values(), strict=True)}
     strip = np.asarray(Image.open(ROOT / "spaces" / "kit" / "digits.png"))
     assert [test[strip[:, 8 * c : 8 * c + 8].tobytes()] for c in range(10)] == list(range(10))
 

@@ -16,7 +16,7 @@ from tests.spaces.conftest import kit_package, module_at
 def playground(tmp_path_factory):
     """The module beside a copy of `kit`."""
     folder = tmp_path_factory.mktemp("playground")
-    with kit_package(folder), module_at(ROOT / "spaces" / "density" / "playground.py") as module:
+    with kit_package(folder), module_at(ROOT / "spaces" / "density" / "density_playground.py") as module:
         assert "torch" not in vars(module)
         yield module
 

@@ -21,7 +21,8 @@ from training.autoencoders.autoencoder import (
     squared_sliced_wasserstein,
 )
 from training.classical.classifier import tangent_penalty
-from training.data import DataOptions, in_order, load_data
+from training.data.batches import in_order
+from training.data.images import DataOptions, load_data
 from training.options import UsageError
 
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [0, 1], "dequantization": "none",
@@ -78,7 +79,7 @@ def test_the_penalty_reaches_the_weights():
     optimizer = torch.optim.Adam(autoencoder.parameters(), 1e-2)
     first = None
     for step in range(30):
-        terms = loss(autoencoder, x, None, step)
+        terms = loss(autoencoder, {"x": x}, step)
         first = first or terms["jacobian"].item()
         optimizer.zero_grad()
         terms["loss"].backward()
@@ -181,7 +182,7 @@ def test_tangent_prop_lowers_the_derivative_along_tangents(contractive, tmp_path
     from training.classical.classifier import main as classify
 
     pipe = AutoencoderPipeline.from_pretrained(contractive)
-    x = next(in_order(load_data(DataOptions()).test, 100))[0].float() / 255
+    x = next(in_order(load_data(DataOptions()).test, 100))["x"].float() / 255
     tangents = pipe.tangents(x, 4).tangents
     along, accuracy = {}, {}
     for weight in ("0", "0.01"):
@@ -203,7 +204,7 @@ def test_tangents_of_something_else_are_refused(contractive, tiny_run, tmp_path)
     from training.classical.classifier import main as classify
 
     for words, message in (
-        (["--tangents", str(tiny_run)], "is no run or checkpoint of an autoencoder"),
+        (["--tangents", str(tiny_run)], "holds no autoencoder/config.json"),
         (
             ["--tangents", str(contractive), "--resolution", "10"],
             r"takes images of \[1, 8, 8\], the data has \[1, 10, 10\]",

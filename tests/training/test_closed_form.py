@@ -16,14 +16,16 @@ from pipelines.classical.pipeline_density import DensityPipeline
 from pipelines.classical.pipeline_nmf import NMFPipeline
 from tests.conftest import run_module
 from training.classical.clustering import main as clustering
+from training.classical.density import DECLARATION
 from training.classical.density import main as density
 from training.classical.nmf import main as nmf
-from training.data import DataOptions, load_data, prepare
+from training.data.images import DataOptions, load_data
+from training.data.source import to_network
 from training.evaluate import main as evaluate
 from training.loops.closed_form import FitOptions, fit, held_out, training_rows
-from training.loops.common import Run
+from training.loops.run import Run
 from training.options import Stopped, UsageError
-from training.publish import build
+from training.publishing.build import build
 
 RECIPES = {
     "mixture": (density, ["--num_components", "3"], DensityPipeline, "exact"),
@@ -100,20 +102,20 @@ def test_rows_come_by_the_batch_with_the_same_noise_each_time():
     source = load_data(DataOptions())
     spec = source.spec("8-bit", (0, 1), "uniform")
     one, two = (list(training_rows(source, spec, FitOptions(max_samples=1_050))) for _ in range(2))
-    assert [len(x) for x, _ in one] == [1_000, 50]
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(one, two, strict=True))
-    x = torch.cat([x for x, _ in one])
-    place = x * 256 - source.train.x[:1_050].flatten(1).float()  # within each level
+    assert [len(batch["x"]) for batch in one] == [1_000, 50]
+    assert all(torch.equal(a["x"], b["x"]) for a, b in zip(one, two, strict=True))
+    x = torch.cat([batch["x"] for batch in one])
+    place = x * 256 - source.train.columns["x"][:1_050].flatten(1).float()  # within each level
     assert place.min() >= -1e-4 and place.max() <= 1 + 1e-4 and place.mean().item() == pytest.approx(0.5, abs=0.01)
-    other = next(training_rows(source, spec, FitOptions(seed=1)))[0]
-    assert not torch.equal(other[:1_000], one[0][0])
+    other = next(training_rows(source, spec, FitOptions(seed=1)))["x"]
+    assert not torch.equal(other[:1_000], one[0]["x"])
 
 
 def test_kmeans_is_as_good_as_lloyds_best(tmp_path):
     clustering(["--num_clusters", "5", "--output_dir", str(tmp_path / "run")])
     pipe = ClusteringPipeline.from_pretrained(tmp_path / "run")
     source = load_data(DataOptions())
-    x = prepare(source.train.x, source.spec("8-bit", (0, 1)))
+    x = to_network(source.train.columns["x"], source.spec("8-bit", (0, 1)))
     *_, last = KMeansModel.lloyd_steps(x.flatten(1), 5, centres=pipe.centres(output_type="pt").flatten(1))
     fitted = pipe.reconstruction_error(x).sum().item() * 64
     assert fitted == pytest.approx(last.inertia, rel=1e-3)  # its iterations find nothing more to gain
@@ -223,7 +225,7 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(tmp_path):
 
 def test_a_figure_that_is_not_finite_stops_the_fit(tmp_path):
     source = load_data(DataOptions())
-    run = Run("density", FitOptions(output_dir=str(tmp_path / "run")))
+    run = Run(DECLARATION, FitOptions(output_dir=str(tmp_path / "run")))
 
     def solve(report):
         report(1, 10, loss=2.0)
@@ -238,13 +240,15 @@ def test_models_are_what_the_recipes_fit(tmp_path):
     """The recipe's mixture and kernels are those of the models' own `fit` on the same rows."""
     source = load_data(DataOptions("moons"))
     density(["--dataset", "moons", "--pca_dim", "0", "--num_components", "4", "--output_dir", str(tmp_path / "m")])
-    own = GaussianMixtureModel.fit(source.train.x, 4, max_iter=200)
+    own = GaussianMixtureModel.fit(source.train.columns["x"], 4, max_iter=200)
     fitted = DensityPipeline.from_pretrained(tmp_path / "m").density
-    torch.testing.assert_close(fitted.log_prob(source.test.x), own.log_prob(source.test.x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        fitted.log_prob(source.test.columns["x"]), own.log_prob(source.test.columns["x"]), atol=1e-4, rtol=1e-4
+    )
     density(["--dataset", "moons", "--pca_dim", "0", "--density", "kde", "--bandwidth", "scott", "--max_samples", "500",
              "--output_dir", str(tmp_path / "k")])  # fmt: skip
     kernels = DensityPipeline.from_pretrained(tmp_path / "k").density
-    torch.testing.assert_close(kernels.bandwidth, KDEModel.fit(source.train.x[:500], "scott").bandwidth)
+    torch.testing.assert_close(kernels.bandwidth, KDEModel.fit(source.train.columns["x"][:500], "scott").bandwidth)
 
 
 def test_parts_of_images_are_a_good_factorisation(tmp_path):
@@ -252,7 +256,7 @@ def test_parts_of_images_are_a_good_factorisation(tmp_path):
     nmf(["--num_components", "8", "--max_iter", "1000", "--output_dir", str(tmp_path / "run")])
     pipe = NMFPipeline.from_pretrained(tmp_path / "run")
     source = load_data(DataOptions())
-    x = prepare(source.train.x, source.spec("8-bit", (0, 1))).flatten(1)
+    x = to_network(source.train.columns["x"], source.spec("8-bit", (0, 1))).flatten(1)
     *_, last = NMFModel.fit_steps(x, 8, max_iter=300)
     fitted = pipe.reconstruction_error(x.view(-1, 1, 8, 8)).mean().sqrt().item()
     assert fitted < 1.05 * last.error

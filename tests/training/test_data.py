@@ -9,19 +9,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from training.data import (
-    KNOWN,
-    TOYS,
-    ArraySplit,
-    DataOptions,
-    LazySplit,
-    StreamSplit,
-    batches,
-    check_batch_size,
-    in_order,
-    load_data,
-    prepare,
-)
+from training.data import images
+from training.data.batches import batches, check_batch_size, in_order
+from training.data.images import KNOWN, DataOptions, load_data
+from training.data.source import to_network
+from training.data.splits import ArraySplit, LazySplit, StreamSplit
+from training.data.toys import TOYS
 from training.options import UsageError
 
 BINARY = {"support": "binary", "shape": [1, 8, 8], "range": [0, 1], "dequantization": "none"}
@@ -55,7 +48,7 @@ def image_folder(tmp_path):
 
 
 def rows_of(split) -> set[bytes]:
-    return {row.numpy().tobytes() for x, _ in in_order(split, 64) for row in x}
+    return {row.numpy().tobytes() for batch in in_order(split, 64) for row in batch["x"]}
 
 
 def assert_disjoint(source):
@@ -69,8 +62,8 @@ def test_digits_are_embedded_and_their_splits_share_no_image():
     assert source.shape == (1, 8, 8) and len(source.class_names) == 10
     assert sum(len(s) for s in (source.train, source.validation, source.test)) == 1797
     assert_disjoint(source)
-    x, labels = source.train.__getitems__([3, 1])
-    assert x.dtype == torch.uint8 and x.max() > 200 and labels.dtype == torch.int64
+    batch = source.train.__getitems__([3, 1])
+    assert batch["x"].dtype == torch.uint8 and batch["x"].max() > 200 and batch["class_labels"].dtype == torch.int64
 
 
 def test_parquet_keeps_its_test_split_and_gives_validation_from_training(parquet):
@@ -89,9 +82,9 @@ def test_memory_mapped_streamed_and_in_memory_rows_are_the_same_split_alike(parq
     assert isinstance(stream.train, StreamSplit)
     assert rows_of(lazy.train) == rows_of(memory.train) and rows_of(lazy.test) == rows_of(memory.test)
     for source in (lazy, stream):
-        x, labels = next(in_order(source.test, 16))
-        expected, expected_labels = next(in_order(memory.test, 16))
-        assert torch.equal(x, expected) and torch.equal(labels, expected_labels)
+        batch, expected = next(in_order(source.test, 16)), next(in_order(memory.test, 16))
+        assert batch.keys() == expected.keys() == {"x", "class_labels"}
+        assert all(torch.equal(batch[name], expected[name]) for name in batch)
     streamed = rows_of(stream.train), rows_of(stream.validation)
     assert streamed == (rows_of(memory.train), rows_of(memory.validation))
 
@@ -131,13 +124,11 @@ def test_damaged_files_are_one_line(parquet, image_folder):
 def test_decoded_once(parquet, monkeypatch):
     options = DataOptions(dataset="cifar10", data_dir=str(parquet))
     first = load_data(options)
-    import training.data
-
     calls = []
-    decode = training.data._Decoder.__call__
-    monkeypatch.setattr(training.data._Decoder, "__call__", lambda s, i: calls.append(1) or decode(s, i))
+    decode = images._Decoder.__call__
+    monkeypatch.setattr(images._Decoder, "__call__", lambda s, i: calls.append(1) or decode(s, i))
     second = load_data(options)
-    assert torch.equal(first.train.x, second.train.x)
+    assert torch.equal(first.train.columns["x"], second.train.columns["x"])
     assert len(calls) < 300  # the look at the first rows, not the whole set
 
 
@@ -198,11 +189,11 @@ def test_a_column_that_is_not_there_is_named(parquet):
 
 
 def numbered(count: int) -> ArraySplit:
-    return ArraySplit(torch.arange(count).view(count, 1).float(), torch.arange(count))
+    return ArraySplit({"x": torch.arange(count).view(count, 1).float(), "class_labels": torch.arange(count)})
 
 
 def take(iterator, count: int) -> list[list[int]]:
-    return [next(iterator)[1].tolist() for _ in range(count)]
+    return [next(iterator)["class_labels"].tolist() for _ in range(count)]
 
 
 def test_batches_go_on_where_they_were():
@@ -233,7 +224,7 @@ def test_a_batch_larger_than_the_set_is_refused():
 
 def test_dynamic_binarisation_has_the_gray_level_as_its_mean():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(4_000, 1, 1, 1)
-    x = prepare(levels, {**BINARY, "shape": [1, 16, 16]}, torch.Generator().manual_seed(0))
+    x = to_network(levels, {**BINARY, "shape": [1, 16, 16]}, torch.Generator().manual_seed(0))
     assert set(x.unique().tolist()) == {0.0, 1.0}
     assert x[:, 0, 0, 0].sum() == 0 and x[:, 0, -1, -1].sum() == 4_000  # 0 and 255 are certain
     torch.testing.assert_close(x.mean(0).flatten(), torch.arange(256) / 255, atol=0.04, rtol=0)
@@ -242,7 +233,7 @@ def test_dynamic_binarisation_has_the_gray_level_as_its_mean():
 def test_levels_scale_to_the_range_exactly():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     spec = {"support": "8-bit", "shape": [1, 16, 16], "range": [-1, 1], "dequantization": "none"}
-    x = prepare(levels, spec)
+    x = to_network(levels, spec)
     assert x.min() == -1 and x.max() == 1
     assert torch.equal(((x + 1) / 2 * 255).round().to(torch.uint8), levels)
 
@@ -250,17 +241,17 @@ def test_levels_scale_to_the_range_exactly():
 def test_uniform_dequantisation_stays_within_its_bin():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(500, 1, 1, 1)
     spec = {"support": "8-bit", "shape": [1, 16, 16], "range": [-1, 1], "dequantization": "uniform"}
-    x = prepare(levels, spec, torch.Generator().manual_seed(0))
+    x = to_network(levels, spec, torch.Generator().manual_seed(0))
     pixels = (x + 1) / 2 * 256
     assert torch.equal(pixels.floor().clamp(0, 255).to(torch.uint8), levels)
     torch.testing.assert_close((pixels - levels).mean(), torch.tensor(0.5), atol=0.01, rtol=0)
 
 
 def test_padding_puts_the_image_in_the_middle():
-    x = prepare(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8), {**BINARY, "shape": [1, 8, 8]})
+    x = to_network(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8), {**BINARY, "shape": [1, 8, 8]})
     assert x.sum() == 16 and x[0, 0, 2:6, 2:6].sum() == 16
     with pytest.raises(ValueError, match="do not fit"):
-        prepare(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), BINARY)
+        to_network(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), BINARY)
 
 
 # Two-dimensional sets
@@ -269,7 +260,8 @@ def test_padding_puts_the_image_in_the_middle():
 @pytest.mark.parametrize("name", TOYS)
 def test_toys_are_points_in_the_plane(name):
     source = load_data(DataOptions(dataset=name))
-    x, labels = next(in_order(source.train, 20_000))
+    batch = next(in_order(source.train, 20_000))
+    x, labels = batch["x"], batch.get("class_labels")
     assert x.shape == (20_000, 2) and x.abs().max() < 3 and x.isfinite().all()
     assert source.kind == "vector" and source.spec("binary")["support"] == "real"
     if labels is not None:
@@ -279,7 +271,8 @@ def test_toys_are_points_in_the_plane(name):
 
 def test_the_modes_of_ring_and_grid_are_where_they_belong():
     for name, radius in (("ring", 2.0), ("grid", None)):
-        x, labels = next(in_order(load_data(DataOptions(dataset=name)).train, 20_000))
+        batch = next(in_order(load_data(DataOptions(dataset=name)).train, 20_000))
+        x, labels = batch["x"], batch["class_labels"]
         centres = torch.stack([x[labels == c].mean(0) for c in labels.unique()])
         if radius:
             torch.testing.assert_close(centres.norm(dim=1), torch.full((8,), radius), atol=0.02, rtol=0)
@@ -288,6 +281,6 @@ def test_the_modes_of_ring_and_grid_are_where_they_belong():
 
 
 def test_the_checkerboard_fills_black_squares_only():
-    x, _ = next(in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))
+    x = next(in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))["x"]
     square = x.floor().long()
     assert ((square.sum(1) % 2) == 0).all()

@@ -138,7 +138,7 @@ def test_the_command_line_ends_with_2(tmp_path):
 def test_a_published_model_knows_its_data_and_its_guidance(tmp_path):
     from diffusers import DiffusionPipeline
 
-    from training.publish import build
+    from training.publishing.build import build
 
     tiny(tmp_path / "run", *UNET, "--guidance_scale", 2.5, "--patch_size", 2)
     build(tmp_path / "run", tmp_path / "portable")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, run_module
-from training.evaluate import (
-    bits_per_dim,
-    calibration,
+from training.averages import mean_and_error
+from training.measures.classification import calibration
+from training.measures.likelihood import bits_per_dim
+from training.measures.samples import (
     frechet_distance,
-    mean_and_error,
     memorised,
     nearest,
     precision_recall_density_coverage,
@@ -96,7 +96,7 @@ def test_the_calibration_error_of_known_answers():
 
 def test_a_mean_hides_no_nan():
     assert mean_and_error(torch.tensor([1.0, 2.0, 3.0]), "x") == (2.0, pytest.approx(1 / math.sqrt(3)))
-    with pytest.raises(UsageError, match="x of test image 1 is nan; 1 of 3 so"):
+    with pytest.raises(UsageError, match="x of test sample 1 is nan; 1 of 3 so"):
         mean_and_error(torch.tensor([1.0, float("nan"), 3.0]), "x")
 
 
@@ -137,7 +137,7 @@ def test_a_classifier_is_evaluated_and_judges_samples(tiny_run, tmp_path):
 
 def test_bad_input_gets_one_line(tiny_run, tmp_path):
     for words, message in (
-        ((tmp_path,), "there is no model_index.json in it"),
+        ((tmp_path,), "not a finished run or checkpoint"),
         (("nobody/nothing",), "neither a folder nor a repository on the Hub"),
         ((tiny_run, "--num_samples", "1"), "--num_samples is 1; it must be at least 7"),
         ((tiny_run, "--dataset", "moons"), "takes data of shape [1, 8, 8], moons has [2]"),
@@ -152,7 +152,7 @@ def test_bad_input_gets_one_line(tiny_run, tmp_path):
 def test_the_leaderboard_is_that_of_the_records():
     done = run_module("training.leaderboard", "--check")
     assert done.returncode == 0, done.stdout
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "measured.md").read_text()
     for file in ROOT.glob("checkpoints/*/run.json"):
         assert (file.parent / "results.json").is_file(), file.parent
         assert f"| `{file.parent.name}` |" in text

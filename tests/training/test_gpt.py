@@ -15,11 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from tests.conftest import ROOT, run_module
 from tests.training.test_hub import running_hub
 from tests.training.test_publish import alone
-from training import text
-from training.data import batches
+from training.data import tokens
+from training.data.batches import batches
+from training.data.documents import TextOptions, load_documents
+from training.data.text import held_out_texts, load_text, packed_positions
+from training.data.tokens import TokenSplit
 from training.language import gpt
 from training.options import UsageError, parse
-from training.text import TextOptions, TokenSplit, held_out_texts, load_documents, load_text
 
 SHORT = ("--max_steps", "8", "--width", "16", "--num_layers", "1", "--num_heads", "2", "--context_length", "16",
          "--batch_size", "8", "--vocab_size", "300", "--architecture", "gpt2", "--log_every", "2", "--save_every", "4", "--eval_every", "4",
@@ -70,7 +72,8 @@ def test_shakespeare_is_cut_at_nine_tenths(tmp_path):
     documents = load_documents(options)
     assert documents.train[0] + documents.validation[0] == place.read_text()
     assert len(documents.train[0]) == int(0.9 * len(place.read_text())) and documents.test == documents.validation
-    assert held_out_texts(options) == ("tiny Shakespeare", "validation", documents.validation)
+    found = held_out_texts(options)
+    assert (found.dataset_id, found.split, found.texts) == ("tiny Shakespeare", "validation", documents.validation)
 
 
 def test_a_cut_document_ends_where_a_text_can_end(tmp_path):
@@ -157,7 +160,7 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, content, words, messag
         (("--architecture", "llama", "--dropout", "0.1"), "--dropout is 0.1; a llama has none"),
         (("--width", "6", "--num_heads", "2"), "--width is 6; for a llama it must be an even number times --num_heads"),
         (("--dataset", "tiny_shakespeare", "--data_dir", "pipelines"), "--data_dir pipelines: holds 0 text files"),
-        (("--init_from", "nowhere/at-all"), "--init_from nowhere/at-all: holds no tokenizer"),
+        (("--init_from", "nowhere/at-all"), "--init_from nowhere/at-all: neither a folder nor a repository on the Hub"),
         (("--packing", "tight"), "--packing"),
     ],
 )
@@ -173,24 +176,24 @@ def test_bad_options_are_one_line(tmp_path, words, message):
 def test_tokenizers_give_back_every_text_and_are_the_same_in_every_process(tmp_path):
     texts = [corpus(tmp_path).read_text(), "naïve 🌳"]
     code = (
-        "import sys, hashlib; from training.text import train_tokenizer as t; "
+        "import sys, hashlib; from training.data.tokens import train_tokenizer as t; "
         "print(hashlib.sha256(t([open(sys.argv[1]).read()], 'bpe', 400, 16).backend_tokenizer.to_str().encode()).hexdigest())"
     )
     line = [sys.executable, "-c", code, tmp_path / "book.txt"]
     assert len({subprocess.run(line, cwd=ROOT, capture_output=True, check=True).stdout for _ in range(2)}) == 1
     for kind in ("bpe", "characters"):
-        made = text.train_tokenizer(texts, kind, 400, 16)
+        made = tokens.train_tokenizer(texts, kind, 400, 16)
         for one in texts:
-            assert made.decode(text.encode(made, [one], False)) == one
+            assert made.decode(tokens.encode(made, [one], False)) == one
         assert made.eos_token_id == len(made) - 1 and made.padding_side == "left"
-    assert len(text.train_tokenizer(texts, "bpe", 300, 16)) == 300
+    assert len(tokens.train_tokenizer(texts, "bpe", 300, 16)) == 300
 
 
 def test_windows_hold_each_token_with_all_its_neighbours():
     tokens = torch.arange(50, dtype=torch.int32)
     train, held_out = TokenSplit(tokens, 8, 1), TokenSplit(tokens, 8, 8)
-    assert len(train) == 42 and train.__getitems__([0, 41])[0].tolist() == [list(range(9)), list(range(41, 50))]
-    rows = held_out.__getitems__(range(len(held_out)))[0]
+    assert len(train) == 42 and train.__getitems__([0, 41])["tokens"].tolist() == [list(range(9)), list(range(41, 50))]
+    rows = held_out.__getitems__(range(len(held_out)))["tokens"]
     assert rows[:, 1:].flatten().tolist() == list(range(1, 49))  # each token predicted once
     assert len(TokenSplit(tokens[:8], 8, 1)) == 0
 
@@ -216,7 +219,7 @@ def test_packed_documents_do_not_see_each_other_where_that_is_asked(attention):
                         eos_token_id=None, attn_implementation=attention)  # fmt: skip
     model, end = GPT2LMHeadModel(config).eval(), 19
     window = torch.tensor([[19, 3, 4, 5, 19, 6, 7, 8, 9, 19, 2, 1]])
-    positions = gpt.packed_positions(window, end)
+    positions = packed_positions(window, end)
     assert positions.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2]]
     whole = model(input_ids=window, position_ids=positions, use_cache=False).logits[0]
     for begin, stop in ((0, 4), (4, 9), (9, 12)):
@@ -230,7 +233,8 @@ def test_the_loss_is_that_of_transformers():
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=12, n_embd=16, n_layer=2, n_head=2)).eval()
     x = torch.randint(20, (3, 12))
-    torch.testing.assert_close(gpt.next_token_loss(model, x), model(input_ids=x, labels=x).loss)
+    loss = gpt.next_token_loss(model, {"input_ids": x[:, :-1], "labels": x[:, 1:]})
+    torch.testing.assert_close(loss, model(input_ids=x, labels=x).loss)
 
 
 def test_streams_are_split_by_process_and_pack_all_they_read(tmp_path):
@@ -240,14 +244,14 @@ def test_streams_are_split_by_process_and_pack_all_they_read(tmp_path):
     source = load_text(options)
     end, found = source.tokenizer.eos_token_id, []
     for rank in range(2):
-        rows = [x for x, _ in source.train.share(rank, 2)]
+        rows = [row["tokens"] for row in source.train.share(rank, 2)]
         tokens = [int(t) for row in rows for t in row[1:]]
         found.append({source.tokenizer.decode(d) for d in _between(tokens, end)})
     assert found[0] and found[1] and not found[0] & found[1]
-    x, labels = next(batches(source.train, 4, 0, 0, 0, 1))
-    assert x.shape == (4, 9) and x.dtype == torch.int64 and labels is None
-    name, _, texts = held_out_texts(options)
-    assert name == tmp_path.name and texts and not set(texts) & (found[0] | found[1])
+    batch = next(batches(source.train, 4, 0, 0, 0, 1))
+    assert batch.keys() == {"tokens"} and batch["tokens"].shape == (4, 9) and batch["tokens"].dtype == torch.int64
+    held = held_out_texts(options)
+    assert held.dataset_id == tmp_path.name and held.texts and not set(held.texts) & (found[0] | found[1])
 
 
 def test_a_stream_that_is_no_text_is_one_line(tmp_path):
@@ -393,7 +397,7 @@ def test_a_run_is_evaluated_by_windows(run, tmp_path):
     pipe = gpt.GPTPipeline(
         model=AutoModelForCausalLM.from_pretrained(run), tokenizer=AutoTokenizer.from_pretrained(run), device="cpu"
     )
-    _, _, texts = held_out_texts(TextOptions(dataset=str(book)))
+    texts = held_out_texts(TextOptions(dataset=str(book))).texts
     score = pipe.score(texts[0], stride=4)
     assert found["nats_per_token"] == pytest.approx(-score.log_prob / len(score.log_probs), abs=1e-3)
     assert found["bits_per_byte"] == pytest.approx(score.bits_per_byte, abs=1e-3)

@@ -8,7 +8,7 @@ import torch
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
 from training.autoencoders import hierarchical_vae
 from training.autoencoders.hierarchical_vae import HierarchicalVAEOptions
-from training.data import load_data
+from training.data.images import load_data
 from training.options import UsageError, parse
 
 SHORT = ["--max_steps", "12", "--width", "32", "--upper_width", "16", "--batch_size", "64", "--log_every", "4",

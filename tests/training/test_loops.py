@@ -19,9 +19,12 @@ from safetensors.torch import load_file, save_file
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, TINY, run_module
 from training.autoencoders import vae
-from training.data import load_data
-from training.loops.common import Average, RunOptions, learning_rate_at, load_checkpoint, save_checkpoint
-from training.loops.single import Run, train
+from training.data.images import load_data
+from training.loops.checkpoints import load_checkpoint, save_checkpoint
+from training.loops.run import Run
+from training.loops.run_options import RunOptions
+from training.loops.single import train
+from training.loops.weights import Average, learning_rate_at
 from training.options import Stopped, UsageError, parse
 
 
@@ -121,10 +124,11 @@ def deterministic_run(folder: Path, *words) -> dict[str, torch.Tensor]:
     """A run on points of the plane whose loss draws no noise."""
     options = parse(vae.VAEOptions, ["--dataset", "moons", "--output", "gaussian", "--output_dir", str(folder), *TINY,
                                      "--export", "last", *map(str, words)])  # fmt: skip
-    run, source = Run("vae", options), load_data(options)
+    run, source = Run(vae.DECLARATION, options), load_data(options)
     model = vae.build_model(options, source)
 
-    def loss(model, x, class_labels, step):
+    def loss(model, batch, step):
+        x = batch["x"]
         mean, _ = model.encode(x)
         return {"loss": -model.output_log_prob(x, mean).mean()}
 
@@ -294,11 +298,11 @@ def test_a_finished_run_resumed_changes_nothing(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_step_term_and_checkpoint(tmp_path):
     options = parse(vae.VAEOptions, ["--output_dir", str(tmp_path / "run"), *TINY])
-    run, source = Run("vae", options), load_data(options)
+    run, source = Run(vae.DECLARATION, options), load_data(options)
     model = vae.build_model(options, source)
 
-    def loss(model, x, class_labels, step):
-        total, reconstruction, kl = model(x, return_dict=False)
+    def loss(model, batch, step):
+        total, reconstruction, kl = model(batch["x"], return_dict=False)
         kl = kl.mean() / (0.0 if step == 5 else 1.0)  # infinite at the sixth step
         return {"loss": total + kl, "reconstruction": reconstruction.mean(), "kl": kl}
 

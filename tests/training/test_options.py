@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.loops.common import CommonOptions
+from training.loops.run_options import CommonOptions
 from training.options import UsageError, option, parse
 
 

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads a run's model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, run_module
-from training import publish
 from training.options import UsageError
+from training.publishing import build, record
+from training.publishing import code as published_code
+from training.publishing.compile import compiled
 
 DRAW = """
     import sys, torch
@@ -53,12 +55,15 @@ def test_the_folder_holds_its_code_under_hashed_names_and_no_pickle(portable):
     assert model_class == "VAEModel" and (portable / "vae" / f"{component}.py").is_file()
     content = (ROOT / "pipelines" / "autoencoders" / "modeling_vae.py").read_bytes()
     assert (portable / "vae" / f"{component}.py").read_bytes() == content
+    content = compiled(ROOT / "pipelines" / "autoencoders" / "pipeline_vae.py").encode()
+    assert (portable / f"{module}.py").read_bytes() == content
+    assert module == f"pipeline_vae_{hashlib.sha256(content).hexdigest()[:6]}"
     endings = {p.suffix for p in portable.rglob("*") if p.is_file()}
     assert endings == {".py", ".json", ".safetensors", ".md", ".png"}
 
 
 def test_the_same_inputs_give_the_same_bytes_and_no_local_path(tiny_run, portable, tmp_path):
-    publish.build(tiny_run, tmp_path / "again" / portable.name)
+    build.build(tiny_run, tmp_path / "again" / portable.name)
     files = sorted(p.relative_to(portable) for p in portable.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(tmp_path / "again" / portable.name) for p in (tmp_path / "again").rglob("*") if p.is_file())  # fmt: skip
     for file in files:
@@ -73,8 +78,8 @@ def test_two_versions_of_one_family_do_not_mix_in_one_process(tiny_run, portable
     shutil.copytree(ROOT / "pipelines", changed)
     file = changed / "autoencoders" / "pipeline_vae.py"
     file.write_text(file.read_text().replace('likelihood = "bound"', 'likelihood = "changed"'))
-    monkeypatch.setattr(publish, "ROOT", tmp_path)
-    publish.build(tiny_run, tmp_path / "second")
+    monkeypatch.setattr(published_code, "ROOT", tmp_path)
+    build.build(tiny_run, tmp_path / "second")
     code = """
         import sys
         from diffusers import DiffusionPipeline
@@ -88,7 +93,7 @@ def test_two_versions_of_one_family_do_not_mix_in_one_process(tiny_run, portable
 
 
 def test_a_checkpoint_keeps_weights_and_record_but_no_code_or_path(tiny_run, tmp_path):
-    publish.checkpoint(tiny_run, tmp_path / "half", "float16")
+    build.checkpoint(tiny_run, tmp_path / "half", "float16")
     files = {str(p.relative_to(tmp_path / "half")) for p in (tmp_path / "half").rglob("*") if p.is_file()}
     assert files == {"model_index.json", "run.json", "samples.png", "curve.png", "vae/config.json",
                      "vae/diffusion_pytorch_model.safetensors"}  # fmt: skip
@@ -96,13 +101,13 @@ def test_a_checkpoint_keeps_weights_and_record_but_no_code_or_path(tiny_run, tmp
     assert {v.dtype for v in weights.values()} == {torch.float16}
     record = json.loads((tmp_path / "half" / "run.json").read_text())
     assert "--output_dir" not in record["command"] and "--width 32" in record["command"]
-    publish.build(tmp_path / "half", tmp_path / "portable")
+    build.build(tmp_path / "half", tmp_path / "portable")
     alone(DRAW, tmp_path / "portable", tmp_path / "images.pt", home=tmp_path / "home")
 
 
 def test_local_places_leave_the_command():
     command = "python -m training.autoencoders.vae --data_dir /my/data --output_dir='a b' --seed 3 --resume"
-    assert publish._public_command(command) == "python -m training.autoencoders.vae --seed 3"
+    assert record.public_command(command) == "python -m training.autoencoders.vae --seed 3"
 
 
 def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, tmp_path):
@@ -120,15 +125,15 @@ def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, tmp_path)
 
 
 def test_a_build_that_fails_leaves_the_old_folder(tiny_run, tmp_path, monkeypatch):
-    publish.build(tiny_run, tmp_path / "to")
+    build.build(tiny_run, tmp_path / "to")
     before = {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()}
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish, "_copy_record", full)
+    monkeypatch.setattr(build, "copy_record", full)
     with pytest.raises(UsageError, match="No space left on device"):
-        publish.build(tiny_run, tmp_path / "to")
+        build.build(tiny_run, tmp_path / "to")
     assert {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["to"]
 
@@ -190,13 +195,13 @@ def test_what_was_loaded_by_remote_code_is_published_again(tiny_run, portable, t
     """A portable folder, and a pipeline that was loaded from one and saved: diffusers' index of it no longer loads."""
     saved = tmp_path / "saved"
     alone(RESAVE, portable, saved, home=tmp_path / "home")
-    publish.checkpoint(portable, tmp_path / "kept", None)  # and a checkpoint of one names this project's modules
+    build.checkpoint(portable, tmp_path / "kept", None)  # and a checkpoint of one names this project's modules
     assert (
         json.loads((tmp_path / "kept" / "model_index.json").read_text())["vae"][0]
         == "pipelines.autoencoders.modeling_vae"
     )
     for source in (portable, saved, tmp_path / "kept"):
-        publish.build(source, tmp_path / source.name / "again" / portable.name)
+        build.build(source, tmp_path / source.name / "again" / portable.name)
         built = tmp_path / source.name / "again" / portable.name
         for file in ("model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"):
             assert (built / file).read_bytes() == (portable / file).read_bytes(), file
@@ -214,14 +219,14 @@ def test_the_card_tells_the_figures_and_the_code(tiny_run, tmp_path):
     from huggingface_hub import ModelCard
 
     source = tmp_path / "run"
-    publish.checkpoint(tiny_run, source, None)
+    build.checkpoint(tiny_run, source, None)
     figures = {
         "dataset": "ylecun/mnist", "nats": 86.28, "nats_standard_error": 0.22, "convention": "bound; binarised",
         "frechet_distance": 4.2, "samples": 10_000, "memorised": 0.012, "floor": {"frechet_distance": 0.1},
         "extractor": {"id": "classifier-mnist", "sha256": "abc"},
     }  # fmt: skip
     (source / "results.json").write_text(json.dumps(figures))
-    publish.build(source, tmp_path / "model", "me/model")
+    build.build(source, tmp_path / "model", "me/model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     found = {r.metric_name: (r.metric_type, r.metric_value, r.dataset_type) for r in card.data.eval_results}
     assert found["-log p(x), nats per image (bound; binarised)"] == ("nll", 86.28, "ylecun/mnist")
@@ -238,7 +243,7 @@ def test_verify_tells_ours_from_what_was_tampered_with(portable, tmp_path):
     assert done.returncode == 0 and "this project's code, no pickle" in done.stdout, done.stdout + done.stderr
     for name, change, message in (
         ("code", lambda p: next(p.glob("pipeline_*.py")).write_text("import os\n"), "its content is not what its name"),
-        ("new", lambda p: (p / "extra.py").write_text("import os\n"), "not this project's code at any commit"),
+        ("new", lambda p: (p / "extra.py").write_text("import os\n"), "foreign: not this project's code at any commit"),
         ("pickle", lambda p: torch.save({}, p / "weights.bin"), "may hold a pickle"),
         ("hidden", lambda p: (p / "x.json").write_bytes(pickle.dumps({})), "may hold a pickle"),
         ("cut", lambda p: _cut(p / "vae" / "diffusion_pytorch_model.safetensors"), "no safetensors file"),

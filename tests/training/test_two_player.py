@@ -163,7 +163,7 @@ def games(objective: str):
 
 def test_at_equal_densities_the_value_of_the_game_is_minus_two_log_two():
     """V = E log D + E log(1 - D) of the best discriminator, 1/2 everywhere; the loss is -V."""
-    loss = games("non_saturating")[0](Still(1.0), Linear(torch.zeros(1)), torch.ones(64, 1), None, 0)["loss"]
+    loss = games("non_saturating")[0](Still(1.0), Linear(torch.zeros(1)), {"x": torch.ones(64, 1)}, 0)["loss"]
     assert -loss.item() == pytest.approx(-2 * math.log(2), abs=1e-5)
 
 
@@ -172,8 +172,8 @@ def test_the_losses_are_those_of_the_game(objective):
     """Data at 2, samples at -1, and a logit (or value) of 3 x: in closed form."""
     discriminator_loss, generator_loss = games(objective)
     generator, critic = Still(-1.0), Linear(torch.tensor([3.0]))
-    found = discriminator_loss(generator, critic, torch.full((5, 1), 2.0), None, 0)
-    own = generator_loss(generator, critic, torch.full((5, 1), 2.0), None, 0)["loss"].item()
+    found = discriminator_loss(generator, critic, {"x": torch.full((5, 1), 2.0)}, 0)
+    own = generator_loss(generator, critic, {"x": torch.full((5, 1), 2.0)}, 0)["loss"].item()
     real, fake = 1 / (1 + math.exp(-6)), 1 / (1 + math.exp(3))
     if objective == "wasserstein":
         assert found["wasserstein_estimate"].item() == pytest.approx(6 - -3)
@@ -198,7 +198,7 @@ def test_the_generator_climbs_where_the_discriminator_says_real(objective):
             return (z + self.by,)
 
     generator = Shift()
-    generator_loss(generator, Linear(torch.tensor([1.0, 0.0])), torch.randn(64, 2), None, 0)["loss"].backward()
+    generator_loss(generator, Linear(torch.tensor([1.0, 0.0])), {"x": torch.randn(64, 2)}, 0)["loss"].backward()
     assert generator.by.grad[0] < 0 and generator.by.grad[1] == 0
 
 
@@ -207,7 +207,7 @@ def test_where_samples_are_rejected_for_sure_only_minimax_stops_teaching():
     slopes = {}
     for objective in ("minimax", "non_saturating"):
         generator = Still(-20.0)
-        games(objective)[1](generator, Linear(torch.ones(1)), torch.zeros(4, 1), None, 0)["loss"].backward()
+        games(objective)[1](generator, Linear(torch.ones(1)), {"x": torch.zeros(4, 1)}, 0)["loss"].backward()
         slopes[objective] = generator.place.grad.item()
     assert abs(slopes["minimax"]) < 1e-8 and slopes["non_saturating"] == pytest.approx(-1)
 

@@ -16,12 +16,24 @@ from torch import Tensor, nn
 
 from pipelines.adversarial.modeling_gan import NORMS, DiscriminatorModel, GeneratorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
-from training.data import DataOptions, DataSource, in_order
-from training.loops.common import RunOptions, start
+from training.data.batches import in_order
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_to_show
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.two_player import LOSSES, train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid, scatter
 
+DECLARATION = Declaration(
+    family="gan",
+    branch="adversarial",
+    title="Generative adversarial network",
+    example=DRAW_IMAGES,
+    points_example=DRAW_POINTS,
+    measures=("samples", "cost", "kept_rows"),
+)
 OBJECTIVES = ("minimax", "non_saturating", "wasserstein")
 DIVERSITY_SAMPLES = 500
 COLLAPSED = 0.5  # warn when samples lie less than this share as far apart as data
@@ -103,8 +115,8 @@ def players_losses(options: GANOptions):
     def draw(generator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
         return generator(torch.randn(len(x), options.latent_dim, device=x.device), labels, return_dict=False)[0]
 
-    def discriminator_loss(generator, discriminator, x, class_labels, step) -> dict:
-        labels = class_labels if options.conditional else None
+    def discriminator_loss(generator, discriminator, batch: dict[str, Tensor], step: int) -> dict:
+        x, labels = batch["x"], batch["class_labels"] if options.conditional else None
         with torch.no_grad():
             fake = draw(generator, x, labels)
         # one pass over both: a discriminator with batch norm would else tell them apart by their batches
@@ -121,8 +133,8 @@ def players_losses(options: GANOptions):
             "confidence_in_samples": torch.sigmoid(fake_value).mean(),
         }
 
-    def generator_loss(generator, discriminator, x, class_labels, step) -> dict:
-        labels = class_labels if options.conditional else None
+    def generator_loss(generator, discriminator, batch: dict[str, Tensor], step: int) -> dict:
+        x, labels = batch["x"], batch["class_labels"] if options.conditional else None
         value = discriminator(draw(generator, x, labels), labels, return_dict=False)[0]
         loss = {
             "minimax": lambda: -F.softplus(value).mean(),  # log(1 - D)
@@ -141,7 +153,7 @@ def picture(pipeline: GANPipeline, source: DataSource) -> bytes:
     if source.kind == "vector":
         labels = [i % classes for i in range(2_000)] if classes else None
         samples = pipeline(2_000, labels, generator=generator, output_type="np").samples
-        return scatter(samples, next(in_order(source.test, 2_000))[0].numpy())
+        return scatter(samples, source.as_input(rows_to_show(source, 2_000)).numpy())
     columns = min(classes, 10) or 8
     z = torch.randn(8 if classes else 64, pipeline.latent_dim, generator=generator)
     labels = [i % columns for i in range(8 * columns)] if classes else None
@@ -157,8 +169,7 @@ def mean_distance(x: Tensor) -> float:
 
 def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """How far apart samples lie, as a share of how far apart data do, and a warning of lost diversity."""
-    data = next(in_order(source.train, DIVERSITY_SAMPLES))[0]
-    data = data.float() / 255 if source.kind == "image" else data.float()
+    data = source.as_input(next(in_order(source.train, DIVERSITY_SAMPLES)))
     drawn = pipeline(len(data), generator=torch.Generator().manual_seed(0), output_type="pt")
     samples = drawn.images if source.kind == "image" else drawn.samples
     diversity = mean_distance(samples.cpu()) / mean_distance(data)
@@ -173,7 +184,7 @@ def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(GANOptions, argv, __doc__)
-    run, source, players = start("gan", ("generator", "discriminator"), options, build_players)
+    run, source, players = start(DECLARATION, ("generator", "discriminator"), options, build_players)
     discriminator_loss, generator_loss = players_losses(options)
     # a critic's losses say little; what it estimates falls as samples come nearer to data
     curve = (

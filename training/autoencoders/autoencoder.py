@@ -18,7 +18,7 @@ finished run gets another one by `--resume true` and other options of the prior.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,25 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data import DataOptions, DataSource, StreamSplit, by_class, in_order, random_subset
-from training.loops.common import RunOptions, start
+from training.data.batches import in_order, random_subset
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_by_class
+from training.data.splits import StreamSplit
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import drawn_or_returned
 
+DECLARATION = Declaration(
+    family="autoencoder",
+    branch="autoencoders",
+    title="Autoencoder",
+    example=DRAW_IMAGES,
+    points_example=DRAW_POINTS,
+    measures=("reconstruction", "classification", "samples", "cost", "kept_rows"),
+)
 OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
 PRIORS = ("none", "mixture", "kde")
 STREAMED_ROWS = 20_000  # to which a prior is fitted, of a set that has no end
@@ -108,7 +121,8 @@ def corrupt(x: Tensor, kind: str, level: float) -> Tensor:
 def make_loss(options: AutoencoderOptions) -> Callable:
     """The loss of the objective, as the loop asks for it."""
 
-    def loss(model, x: Tensor, class_labels: Tensor | None, step: int) -> dict:
+    def loss(model, batch: dict[str, Tensor], step: int) -> dict:
+        x = batch["x"]
         seen = corrupt(x, options.corruption, options.corruption_level) if options.objective == "denoising" else x
         if options.objective == "contractive":
             seen = seen.requires_grad_()
@@ -117,7 +131,7 @@ def make_loss(options: AutoencoderOptions) -> Callable:
             error = (reconstruction - x).square().flatten(1).sum(1).mean()
             extra = {}
             if options.objective == "supervised":
-                extra = {"class_nats": (options.class_weight, F.cross_entropy(logits, class_labels))}
+                extra = {"class_nats": (options.class_weight, F.cross_entropy(logits, batch["class_labels"]))}
             elif options.objective == "sliced_wasserstein":
                 wanted = prior_codes(options.code_prior, torch.rand_like(codes[:, 0]), torch.randn_like(codes))
                 distance = squared_sliced_wasserstein(codes, wanted, options.num_projections)
@@ -154,9 +168,9 @@ def codes_of(pipeline: AutoencoderPipeline, source: DataSource) -> tuple[torch.T
     """Codes of the training set, of a stream those of its first rows, and their classes: (N, D), (N,) or None."""
     codes, labels = [], []
     limit = STREAMED_ROWS if isinstance(source.train, StreamSplit) else None
-    for x, y in in_order(source.train, 500, limit):
-        codes.append(pipeline.encode(x.float() if source.kind == "vector" else x.float() / 255).cpu())
-        labels.append(y)
+    for batch in in_order(source.train, 500, limit):
+        codes.append(pipeline.encode(source.as_input(batch)).cpu())
+        labels.append(batch.get("class_labels"))
     return torch.cat(codes), None if labels[0] is None else torch.cat(labels)
 
 
@@ -181,7 +195,7 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
     codes, labels = codes_of(pipeline, source)
     if options.prior == "kde":
         codes, labels = random_subset(codes, labels, options.prior_points, options.seed)
-    classes = by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
+    classes = rows_by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
     try:
         if options.prior == "kde":
             return KDEModel.fit(codes, "held_out", **classes)
@@ -197,7 +211,9 @@ def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(AutoencoderOptions, argv, __doc__)
-    run, source, model = start("autoencoder", "autoencoder", options, build_model)
+    draws = options.prior != "none" or options.objective == "sliced_wasserstein"
+    declaration = DECLARATION if draws else replace(DECLARATION, example=RECONSTRUCT)
+    run, source, model = start(declaration, "autoencoder", options, build_model)
 
     def finished(autoencoder: AutoencoderModel) -> AutoencoderPipeline:
         if autoencoder.config.standardise:

@@ -14,12 +14,23 @@ import torch
 
 from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEModel
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
-from training.data import DataOptions, DataSource, in_order, prepare
-from training.loops.common import RunOptions, start
+from training.data.batches import in_order
+from training.data.images import DataOptions
+from training.data.source import DataSource
+from training.declaration import DRAW_IMAGES, Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import command_line, option, parse
 from training.pictures import image_grid
 
+DECLARATION = Declaration(
+    family="hierarchical-vae",
+    branch="autoencoders",
+    title="Hierarchical variational autoencoder",
+    example=DRAW_IMAGES,
+    measures=("likelihood", "samples", "cost", "kept_rows"),
+)
 UNUSED = 0.1  # nats: warn when the top level's KL is below
 
 
@@ -50,7 +61,7 @@ def picture(pipeline: HierarchicalVAEPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: HierarchicalVAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units of each level on the validation split, and a warning where the top level is not used."""
     generator = torch.Generator().manual_seed(0)
-    x = prepare(next(in_order(source.validation, 1_000))[0], pipeline.data_spec, generator)
+    x = source.as_input(next(in_order(source.validation, 1_000)), pipeline.data_spec, generator)
     top = pipeline.elbo_terms(x, generator=generator)[1][:, -1].mean().item()
     warnings = []
     if top < UNUSED:
@@ -63,11 +74,11 @@ def inspect(pipeline: HierarchicalVAEPipeline, source: DataSource) -> tuple[dict
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(HierarchicalVAEOptions, argv, __doc__)
-    run, source, model = start("hierarchical-vae", "hierarchical_vae", options, build_model)
+    run, source, model = start(DECLARATION, "hierarchical_vae", options, build_model)
 
-    def loss(model, x, class_labels, step: int) -> dict:
+    def loss(model, batch: dict, step: int) -> dict:
         beta = options.beta * min(1.0, (step + 1) / max(1, options.kl_warmup_steps))
-        total, reconstruction, kl = model(x, beta, return_dict=False)
+        total, reconstruction, kl = model(batch["x"], beta, return_dict=False)
         terms = {f"kl_{level}": value for level, value in enumerate(kl.mean(0), 1)}
         return {"loss": total, "reconstruction": -reconstruction.mean(), **terms}
 

@@ -12,12 +12,24 @@ import torch
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data import DataOptions, DataSource, in_order, prepare
-from training.loops.common import RunOptions, start
+from training.data.batches import in_order
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_to_show
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import command_line, option, parse
 from training.pictures import image_grid, scatter
 
+DECLARATION = Declaration(
+    family="vae",
+    branch="autoencoders",
+    title="Variational autoencoder",
+    example=DRAW_IMAGES,
+    points_example=DRAW_POINTS,
+    measures=("likelihood", "samples", "cost", "kept_rows"),
+)
 # what each output models, as a data spec
 SPECS = {
     "bernoulli": {"support": "binary", "value_range": (0, 1)},
@@ -71,18 +83,15 @@ def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
     generator = torch.Generator().manual_seed(0)
     if source.kind == "vector":
         samples = pipeline(count, labels, decoder_output="sample", generator=generator, output_type="np").samples
-        return scatter(samples, next(in_order(source.test, count))[0].numpy())
+        return scatter(samples, source.as_input(rows_to_show(source, count)).numpy())
     return image_grid(pipeline(count, labels, generator=generator, output_type="np").images, columns)
 
 
 def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units on the validation split, and a warning of posterior collapse."""
-    x, labels = next(in_order(source.validation, 1_000))
-    if pipeline.data_spec["support"] == "binary":
-        x = prepare(x, pipeline.data_spec, torch.Generator().manual_seed(0))
-    else:
-        x = x.float() if source.kind == "vector" else x.float() / 255
-    active = pipeline.active_units(x, labels if pipeline.vae.config.conditional else None)
+    batch = next(in_order(source.validation, 1_000))
+    x = source.as_input(batch, pipeline.data_spec, torch.Generator().manual_seed(0))
+    active = pipeline.active_units(x, batch["class_labels"] if pipeline.vae.config.conditional else None)
     number, total = int(active.sum()), len(active)
     warnings = []
     if number < COLLAPSED * total or number == 0:
@@ -94,12 +103,12 @@ def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(VAEOptions, argv, __doc__)
-    run, source, model = start("vae", "vae", options, build_model)
+    run, source, model = start(DECLARATION, "vae", options, build_model)
 
-    def loss(model, x, class_labels, step: int) -> dict:
+    def loss(model, batch: dict, step: int) -> dict:
         beta = options.beta * min(1.0, (step + 1) / max(1, options.kl_warmup_steps))
-        labels = class_labels if options.conditional else None
-        total, reconstruction, kl = model(x, labels, beta, return_dict=False)
+        labels = batch["class_labels"] if options.conditional else None
+        total, reconstruction, kl = model(batch["x"], labels, beta, return_dict=False)
         return {"loss": total, "reconstruction": -reconstruction.mean(), "kl": kl.mean()}
 
     train(run, source, model, loss, lambda vae: VAEPipeline(vae), picture, inspect)

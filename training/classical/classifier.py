@@ -10,9 +10,7 @@ leading tangents of a contractive autoencoder, its encoder's account of the ways
 its class (Rifai et al., "The Manifold Tangent Classifier", NeurIPS 2011).
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +20,25 @@ from pipelines.autoencoders.modeling_autoencoder import AutoencoderModel
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
-from training.data import DataOptions, DataSource, in_order
-from training.loops.common import RunOptions, load_weights, start
+from training.components import load_component
+from training.data.batches import in_order, rows_in
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_to_show
+from training.declaration import Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid
 
+DECLARATION = Declaration(
+    family="classifier",
+    branch="classical",
+    title="Classifier",
+    example="probabilities = pipe.classify(images)  # (B, C, H, W) in [0, 1], or PIL images",
+    measures=("classification", "kept_rows"),
+    task="image-classification",
+)
 SHOWN = 64  # images of samples.png
 LOOKED_THROUGH = 2_000  # validation images among which the hardest are found
 
@@ -72,20 +83,12 @@ def load_autoencoder(options: ClassifierOptions, source: DataSource) -> Autoenco
     Raises:
         UsageError: it is none, takes other images, or has fewer tangents.
     """
-    folder = Path(options.tangents)
-    try:
-        config = json.loads((folder / "autoencoder" / "config.json").read_text())
-        autoencoder = AutoencoderModel.from_config(config)
-        load_weights(autoencoder, options.tangents, "autoencoder", "--tangents")
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"--tangents {options.tangents}: is no run or checkpoint of an autoencoder") from None
-    if list(config["data_spec"]["shape"]) != list(source.shape):
-        shape = config["data_spec"]["shape"]
+    autoencoder = load_component(options.tangents, "autoencoder", AutoencoderModel, "--tangents")
+    shape, most = autoencoder.config.data_spec["shape"], autoencoder.config.latent_dim
+    if list(shape) != list(source.shape):
         raise UsageError(f"--tangents {options.tangents}: takes images of {shape}, the data has {list(source.shape)}")
-    if options.num_tangents > config["latent_dim"]:
-        raise UsageError(
-            f"--num_tangents is {options.num_tangents}; the autoencoder has {config['latent_dim']} at most"
-        )
+    if options.num_tangents > most:
+        raise UsageError(f"--num_tangents is {options.num_tangents}; the autoencoder has {most} at most")
     return AutoencoderPipeline(autoencoder.eval().requires_grad_(False))
 
 
@@ -114,8 +117,8 @@ def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierMod
 
 def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
     """The validation images to whose class the model gives the least probability, the hardest first."""
-    x, labels = next(in_order(source.validation, LOOKED_THROUGH))
-    x = x.float() / 255
+    batch = rows_to_show(source, LOOKED_THROUGH, first="validation")
+    x, labels = source.as_input(batch), batch["class_labels"]
     given = pipeline.classify(x).gather(1, labels[:, None].to(pipeline.device))[:, 0]
     hardest = x[given.argsort()[:SHOWN].cpu()]
     return image_grid(hardest.permute(0, 2, 3, 1).numpy(), 8)
@@ -124,19 +127,20 @@ def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Accuracy on the validation split."""
     right = count = 0
-    for x, labels in in_order(source.validation, 500, 10_000):
-        right += int((pipeline.classify(x.float() / 255).argmax(1).cpu() == labels).sum())
-        count += len(x)
-    return {"validation_accuracy": right / count}, []
+    for batch in in_order(source.validation, 500, 10_000):
+        right += int((pipeline.classify(source.as_input(batch)).argmax(1).cpu() == batch["class_labels"]).sum())
+        count += rows_in(batch)
+    return ({"validation_accuracy": right / count} if count else {}), []
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClassifierOptions, argv, __doc__)
-    run, source, model = start("classifier", "classifier", options, build_model)
+    run, source, model = start(DECLARATION, "classifier", options, build_model)
     autoencoder = None if options.tangents is None else load_autoencoder(options, source).to(run.accelerator.device)
     low, high = model.config.data_spec["range"]
 
-    def loss(model, x, class_labels, step: int) -> dict:
+    def loss(model, batch: dict[str, Tensor], step: int) -> dict:
+        x, class_labels = batch["x"], batch["class_labels"]
         if torch.is_grad_enabled():  # images are measured as they are
             x = augment(x, options.shift, options.rotation, options.zoom)
         if autoencoder is None or not torch.is_grad_enabled():

@@ -17,12 +17,22 @@ from pipelines.classical.modeling_agglomerative import LINKAGES, AgglomerativeMo
 from pipelines.classical.modeling_kmeans import KMeansModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
-from training.data import DataOptions, DataSource, held_out_rows
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_to_show
+from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
-from training.loops.common import start
+from training.loops.run import start
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid, scatter
 
+DECLARATION = Declaration(
+    family="clustering",
+    branch="classical",
+    title="Clustering",
+    example=RECONSTRUCT,
+    points_example="clusters = pipe.assign(points)  # (B, D)",
+    measures=("reconstruction", "kept_rows"),
+)
 MOST_POINTS = 20_000  # of a tree: 3.2 GB of distances, and as much again
 
 
@@ -73,8 +83,9 @@ def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> Clu
     spec = source.spec("8-bit", (0, 1))
     pca = None
     if options.pca_dim:
-        pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)
-    points = torch.cat([x if pca is None else pca.encode(x) for x, _ in training_rows(source, spec, options)])
+        pca = PCAModel.fit((batch["x"] for batch in training_rows(source, spec, options)), options.pca_dim)
+    rows = (batch["x"] for batch in training_rows(source, spec, options))
+    points = torch.cat([x if pca is None else pca.encode(x) for x in rows])
     clustering = means(points, options, report) if options.method == "kmeans" else tree(points, options)
     return ClusteringPipeline(clustering, pca, spec)
 
@@ -82,12 +93,16 @@ def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> Clu
 def picture(pipeline: ClusteringPipeline, source: DataSource) -> bytes:
     """Means of the clusters, of images; of points each mean among them."""
     means = pipeline.centres(output_type="np")
-    return image_grid(means) if source.kind == "image" else scatter(means, held_out_rows(source, 2_000).numpy())
+    return (
+        image_grid(means)
+        if source.kind == "image"
+        else scatter(means, source.as_input(rows_to_show(source, 2_000)).numpy())
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClusteringOptions, argv, __doc__)
-    run, source, _ = start("clustering", None, options, lambda options, source: None)
+    run, source, _ = start(DECLARATION, None, options, lambda options, source: None)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

@@ -9,7 +9,7 @@ python -m training.classical.density --config training/classical/gaussian-mixtur
 --density none      the PCA alone
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,12 +17,28 @@ from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
 from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
-from training.data import DataOptions, DataSource, by_class, random_subset
+from training.data.batches import random_subset
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_by_class
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
-from training.loops.common import start
+from training.loops.run import start
 from training.options import UsageError, command_line, option, parse
 from training.pictures import drawn_or_returned
 
+DECLARATION = Declaration(
+    family="density",
+    branch="classical",
+    title="Density estimate",
+    example=DRAW_IMAGES,
+    points_example=DRAW_POINTS,
+    measures=("likelihood", "reconstruction", "samples", "cost", "kept_rows"),
+)
+PCA_ALONE = replace(
+    DECLARATION,
+    title="Principal component analysis",
+    example=RECONSTRUCT,
+)
 RULES = ("scott", "silverman", "held_out")
 
 
@@ -74,17 +90,17 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
     spec = source.spec("8-bit", (0, 1), "uniform")
     pca, codes, labels = None, [], []
     if options.pca_dim:
-        pca = PCAModel.fit((x for x, _ in training_rows(source, spec, options)), options.pca_dim)
+        pca = PCAModel.fit((batch["x"] for batch in training_rows(source, spec, options)), options.pca_dim)
         report(1, spectrum_kept=float(pca.variances[: options.pca_dim].sum() / pca.variances.sum()))
     if options.density == "none":
         return DensityPipeline(None, pca, spec)
-    for x, y in training_rows(source, spec, options):
-        codes.append(x if pca is None else pca.encode(x))
-        labels.append(y)
+    for batch in training_rows(source, spec, options):
+        codes.append(batch["x"] if pca is None else pca.encode(batch["x"]))
+        labels.append(batch.get("class_labels"))
     codes, labels = torch.cat(codes), torch.cat(labels) if options.conditional else None
     if options.density == "kde":
         codes, labels = random_subset(codes, labels, options.num_points, options.seed)
-    classes = by_class(source, labels, "--conditional") if options.conditional else {}
+    classes = rows_by_class(source, labels, "--conditional") if options.conditional else {}
     if options.density == "mixture":
         return DensityPipeline(best_mixture(codes, classes, options, report), pca, spec)
     bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
@@ -106,7 +122,7 @@ def check(options: DensityOptions, source: DataSource) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(DensityOptions, argv, __doc__)
-    run, source, _ = start("density", None, options, check)
+    run, source, _ = start(PCA_ALONE if options.density == "none" else DECLARATION, None, options, check)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

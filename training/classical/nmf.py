@@ -18,11 +18,23 @@ from torch import Tensor
 
 from pipelines.classical.modeling_nmf import NMFModel, check_entries
 from pipelines.classical.pipeline_nmf import NMFPipeline
-from training.data import ArraySplit, DataOptions, DataSource, load_data
+from training.data.images import DataOptions, load_data
+from training.data.source import DataSource
+from training.data.splits import ArraySplit
+from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, fit, training_rows
-from training.loops.common import start
+from training.loops.run import start
 from training.options import UsageError, command_line, option, parse
 from training.pictures import heat_map, image_grid
+
+DECLARATION = Declaration(
+    family="nmf",
+    branch="classical",
+    title="Non-negative matrix factorisation",
+    example=RECONSTRUCT,
+    points_example="wanted = pipe.recommend(ratings, k=5).names  # (D,), NaN where there is no rating",
+    measures=("reconstruction", "kept_rows"),
+)
 
 
 @dataclass
@@ -72,10 +84,10 @@ def load(options: NMFOptions) -> DataSource:
     if options.ratings is None:
         return load_data(options)
     names, ratings = read_ratings(options.ratings)
-    name, nothing = Path(options.ratings).name, ArraySplit(torch.empty(0, len(names)), None)
-    source = DataSource(name, name, "vector", (len(names),), [], ArraySplit(ratings, None), nothing, nothing)
-    source.item_names = names
-    return source
+    name, nothing = Path(options.ratings).name, ArraySplit({"x": torch.empty(0, len(names))})
+    return DataSource(
+        name, name, ArraySplit({"x": ratings}), nothing, nothing, kind="vector", shape=(len(names),), item_names=names
+    )
 
 
 def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
@@ -95,7 +107,7 @@ def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
 
 def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipeline:
     spec = source.spec("8-bit", (0, 1))
-    x = torch.cat([x for x, _ in training_rows(source, spec, options)])
+    x = torch.cat([batch["x"] for batch in training_rows(source, spec, options)])
     check_entries(x)
     penalty = options.penalty * x.shape[1]
     if source.kind == "image":
@@ -116,7 +128,7 @@ def picture(pipeline: NMFPipeline, source: DataSource) -> bytes:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(NMFOptions, argv, __doc__)
-    run, source, _ = start("nmf", None, options, lambda options, source: None, load)
+    run, source, _ = start(DECLARATION, None, options, lambda options, source: None, load)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

@@ -14,14 +14,26 @@ import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from pipelines.diffusion.denoiser import keep_labels, run_denoiser
 from pipelines.diffusion.modeling_ddpm import MLPDenoiser
-from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline, keep_labels, run_denoiser
-from training.data import DataOptions, DataSource, in_order
-from training.loops.common import RunOptions, start
+from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
+from training.data.images import DataOptions
+from training.data.source import DataSource, rows_to_show
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import image_grid, scatter
 
+DECLARATION = Declaration(
+    family="ddpm",
+    branch="diffusion",
+    title="Denoising diffusion",
+    example=DRAW_IMAGES,
+    points_example=DRAW_POINTS,
+    measures=("likelihood", "samples", "cost", "kept_rows"),
+)
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}  # as diffusers calls them
 HEAD = 32  # channels of an attention head
 NORM_GROUPS = 8  # channels are normalised in this many groups
@@ -177,22 +189,23 @@ def picture(pipeline: DenoisingDiffusionPipeline, source: DataSource) -> bytes:
     generator = torch.Generator().manual_seed(0)
     if source.kind == "vector":
         samples = pipeline(count, labels, generator=generator, output_type="np").samples
-        return scatter(samples, next(in_order(source.test, count))[0].numpy())
+        return scatter(samples, source.as_input(rows_to_show(source, count)).numpy())
     return image_grid(pipeline(count, labels, generator=generator, output_type="np").images, columns)
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(DDPMOptions, argv, __doc__)
-    run, source, model = start("ddpm", "denoiser", options, build_model)
+    run, source, model = start(DECLARATION, "denoiser", options, build_model)
     scheduler = build_scheduler(options)
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
     conditional = is_conditional(options, source)
     patch = options.patch_size if options.network == "unet" else 1  # a DiT cuts its own patches
     null = len(source.class_names) if conditional else 0
 
-    def loss(model, x, class_labels, step: int) -> dict:
+    def loss(model, batch: dict[str, Tensor], step: int) -> dict:
+        x = batch["x"]
         timesteps, noise = spread_timesteps(len(x), options.num_train_timesteps, x.device), torch.randn_like(x)
-        labels = class_labels if conditional else None
+        labels = batch["class_labels"] if conditional else None
         if conditional and torch.is_grad_enabled():  # validation is given the class
             hidden = torch.rand(len(x), device=x.device) < options.label_dropout
             labels = torch.where(hidden, null, labels)

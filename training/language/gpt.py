@@ -26,15 +26,32 @@ from transformers import (
 from transformers.utils import logging
 
 from pipelines.language.pipeline_gpt import GPTPipeline
-from training.data import in_order
-from training.loops.common import RunOptions, start
+from training.components import load_component
+from training.data.documents import TextOptions
+from training.data.source import rows_to_show
+from training.data.text import TextSource, load_text
+from training.declaration import Declaration
+from training.loops.run import start
+from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.options import UsageError, command_line, option, parse
 from training.pictures import written
-from training.text import TextOptions, TextSource, load_text
 
 TASK = "next-token"  # what `transformers.pipeline` calls ours
 SPEC = {"kind": "text", "support": "tokens"}
+DECLARATION = Declaration(
+    family="gpt",
+    branch="language",
+    title="Language model",
+    example="""print(pipe("The ", max_new_tokens=200, temperature=0.8)["generated_text"])
+print(pipe.score("The text whose tokens are to be scored.").log_probs)  # nats; also .perplexity, .bits_per_byte
+probabilities = pipe.next_token("The ").probs  # the likeliest first""",
+    measures=("text_likelihood", "text_speed", "kept_rows"),
+    layout="transformers",
+    unit="token",
+    task="text-generation",
+    pipeline_tag="text-generation",
+)
 
 
 @dataclass
@@ -111,11 +128,7 @@ def build_model(options: GPTOptions, source: TextSource) -> PreTrainedModel:
 
 
 def _published(options: GPTOptions, source: TextSource) -> PreTrainedModel:
-    try:
-        model = AutoModelForCausalLM.from_pretrained(options.init_from, dtype=torch.float32)
-    except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"--init_from {options.init_from}: holds no language model ({why})") from None
+    model = load_component(options.init_from, None, AutoModelForCausalLM, dtype=torch.float32)
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is None:
         raise UsageError(f"--init_from {options.init_from}: its config names no max_position_embeddings")
@@ -126,25 +139,16 @@ def _published(options: GPTOptions, source: TextSource) -> PreTrainedModel:
     return model
 
 
-def packed_positions(tokens: Tensor, end: int) -> Tensor:
-    """Positions (B, T) that begin anew at each end-of-text token; transformers keeps attention within such runs."""
-    places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    begins = torch.where(tokens == end, places, 0).cummax(1).values
-    return places - begins
-
-
-def next_token_loss(model, x: Tensor, end: int | None = None) -> Tensor:
-    """Mean of -log P(x_l | x_<l), nats, over windows (B, T + 1); with `end`, documents of a window do not see each other."""
-    inputs, targets = x[:, :-1], x[:, 1:]
-    positions = {} if end is None else {"position_ids": packed_positions(inputs, end)}
-    logits = model(input_ids=inputs, use_cache=False, **positions).logits
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+def next_token_loss(model, batch: dict[str, Tensor]) -> Tensor:
+    """Mean of -log P(label | what is read up to it), nats: "input_ids" and "labels" (B, T), and "position_ids" if any."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs, use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten())
 
 
 def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
     """A text that the model writes, from the beginning of the held-out text, or of the training text where none is."""
-    # the loop has stored a streamed validation split by now
-    window = next(in_order(source.validation if len(source.validation) else source.train, 1))[0][0]
+    window = rows_to_show(source, 1, first="validation")["tokens"][0]
     opening = pipeline.decode(window[:16].tolist())
     step = None
     tokens, log_probs = [], []
@@ -158,12 +162,11 @@ def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
 def main(argv: list[str] | None = None) -> None:
     options = parse(GPTOptions, argv, __doc__)
     logging.disable_progress_bar()  # of writing weights: an instant
-    run, source, model = start("gpt", None, options, build_model, load_text)
-    end = source.tokenizer.eos_token_id if options.packing == "documents" and source.separated else None
+    run, source, model = start(DECLARATION, None, options, build_model, load_text)
     bits = 1 / math.log(2) / source.bytes_per_token
 
-    def loss(model, x, class_labels, step: int) -> dict:
-        nats = next_token_loss(model, x, end)
+    def loss(model, batch: dict[str, Tensor], step: int) -> dict:
+        nats = next_token_loss(model, batch)
         return {"loss": nats, "bits_per_byte": nats.detach() * bits}
 
     def make_pipeline(model: PreTrainedModel) -> GPTPipeline:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from training.data import DataSource, StreamSplit, derive_seed, in_order, prepare
-from training.loops.common import CommonOptions, Run
+from training.data.batches import derive_seed, in_order, rows_in
+from training.data.source import DataSource
+from training.data.splits import Batch, StreamSplit
+from training.loops.run import Run
+from training.loops.run_options import CommonOptions
 from training.options import Stopped, UsageError, option
 
 VALIDATION_ROWS = 10_000
@@ -39,8 +42,8 @@ def check_pca_dim(pca_dim: int, source: DataSource) -> None:
         raise UsageError(f"--pca_dim is {pca_dim}; these data have {size} dimensions, and 0 takes them as they are")
 
 
-def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The training set once, by the batch, as the model sees it: ((B, dimensions), class_labels).
+def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterator[Batch]:
+    """The training set once, by the batch, as the model sees it: x (B, dimensions), and class_labels (B,) if any.
 
     The same noise at every call, so that what is read twice is the same.
 
@@ -50,10 +53,12 @@ def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterat
     if isinstance(source.train, StreamSplit) and options.max_samples is None:
         raise UsageError("--max_samples is not given; a streamed set has no end, so say how many rows to fit to")
     left = options.max_samples
-    for number, (x, labels) in enumerate(in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
+    for number, batch in enumerate(in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
         generator = torch.Generator().manual_seed(derive_seed(options.seed, -3, number))
-        yield prepare(x, spec, generator).flatten(1)[:left], None if labels is None else labels[:left]
-        left = None if left is None else left - len(x)
+        batch = source.prepare(batch, spec, generator)
+        batch["x"] = batch["x"].flatten(1)
+        yield {name: value[:left] for name, value in batch.items()}
+        left = None if left is None else left - rows_in(batch)
 
 
 class Report:
@@ -116,14 +121,15 @@ def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> Non
 
 def held_out(pipeline, source: DataSource) -> dict[str, float]:
     """The validation split's mean -log p(x), nats, or where there is none its mean squared error."""
-    measure = None
     if pipeline.likelihood == "exact":
         generator = torch.Generator().manual_seed(0)
         measure, sign = (lambda x: pipeline.log_prob(x, generator=generator)), -1
-    elif hasattr(pipeline, "reconstruction_error"):
+    elif "reconstruction_error" in pipeline.calls:
         measure, sign = pipeline.reconstruction_error, 1
+    else:
+        return {}
     total, count = 0.0, 0
-    for x, _ in in_order(source.validation, ROWS_AT_ONCE, VALIDATION_ROWS) if measure else ():
-        total += sign * measure(x.float() if source.kind == "vector" else x.float() / 255).sum().item()
-        count += len(x)
+    for batch in in_order(source.validation, ROWS_AT_ONCE, VALIDATION_ROWS):
+        total += sign * measure(source.as_input(batch)).sum().item()
+        count += rows_in(batch)
     return {"validation": total / count} if count else {}

@@ -1,7 +1,7 @@
 """The single-loss loop: one model, one optimizer, one loss.
 
 A recipe hands over four functions and nothing else:
-    loss(model, x, class_labels, step) -> {"loss": scalar, other terms: scalars}, in the units that the log shows
+    loss(model, batch, step) -> {"loss": scalar, other terms: scalars}, in the units that the log shows
     make_pipeline(model) -> the pipeline to export
     picture(pipeline, source) -> PNG bytes for samples.png
     inspect(pipeline, source) -> ({figure: value}, [warnings]), asked at each validation
@@ -12,24 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data import DataSource, StreamSplit, check_batch_size, derive_seed, in_order, materialise, prepare
-from training.loops.common import (
-    Average,
-    Run,
-    backward,
-    drive,
-    export_copy,
-    learning_rate_at,
-    make_optimizer,
-    next_batch,
-)
+from training.data.batches import check_batch_size, derive_seed, in_order, materialise, rows_in, to_device
+from training.data.source import Source
+from training.data.splits import StreamSplit
+from training.loops.run import Run
+from training.loops.steps import backward, drive, next_batch
+from training.loops.weights import Average, export_copy, learning_rate_at, make_optimizer
 
 VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
 
 
 def train(
     run: Run,
-    source: DataSource,
+    source: Source,
     model: nn.Module,
     loss: Callable,
     make_pipeline: Callable,
@@ -62,11 +57,11 @@ def train(
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
     step = run.begin(source, config, parts, sum(p.numel() for p in parameters))
 
-    def look(step: int) -> None:
-        """Validate the averaged weights, keep the best, draw the curve."""
+    def validate(step: int) -> None:
+        """Measure the averaged weights, keep the best, draw the curve."""
         if not run.is_main:
             return
-        figures = validate(run, source, average.module, loss, spec)
+        figures = validation_loss(run, source, average.module, loss, spec)
         if figures is None:
             return
         more, warnings = inspect(make_pipeline(average.module), source)
@@ -84,21 +79,19 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * learning_rate_at(step, options)
         terms = backward(
-            run, wrapped, optimizer, parameters, lambda: loss(wrapped, *next_batch(run, batches, spec), step)
+            run, wrapped, optimizer, parameters, lambda: loss(wrapped, next_batch(run, source, batches, spec), step)
         )
         average.update()
         return terms
 
-    step = drive(
-        run, source.train, step, parts, options.gradient_accumulation_steps, one_step, look, draw, unit=source.unit
-    )
+    step = drive(run, source, step, parts, options.gradient_accumulation_steps, one_step, validate, draw)
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
     run.finish(step, make_final or make_pipeline, export_copy(average.module))
 
 
 @torch.no_grad()
-def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable, spec: dict) -> dict[str, float] | None:
+def validation_loss(run: Run, source: Source, model: nn.Module, loss: Callable, spec: dict) -> dict[str, float] | None:
     """The loss over the validation split, in float32, with the same noise at every call.
 
     Returns {"validation": mean loss, "validation_<term>": mean} in the units of `loss`, or None if the split is empty,
@@ -106,15 +99,13 @@ def validate(run: Run, source: DataSource, model: nn.Module, loss: Callable, spe
     """
     device = run.accelerator.device
     totals, count = {}, 0
-    for number, (x, class_labels) in enumerate(in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
-        torch.manual_seed(
-            derive_seed(run.options.seed, -2, number)
-        )  # each training step seeds anew, so none is disturbed
-        x = prepare(x.to(device), spec)
-        terms = loss(model, x, None if class_labels is None else class_labels.to(device), run.options.max_steps)
+    for number, batch in enumerate(in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
+        # each training step seeds anew, so none is disturbed
+        torch.manual_seed(derive_seed(run.options.seed, -2, number))
+        terms = loss(model, source.prepare(to_device(batch, device), spec), run.options.max_steps)
         for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * len(x)
-        count += len(x)
+            totals[name] = totals.get(name, 0.0) + value.item() * rows_in(batch)
+        count += rows_in(batch)
     if count == 0:
         return None
     means = {name: value / count for name, value in totals.items()}

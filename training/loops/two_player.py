@@ -1,8 +1,8 @@
 """The two-player loop: a discriminator that tells real x from made ones, a generator that it judges, in turn.
 
 A recipe hands over five functions and nothing else, each half step on its own draw of z:
-    discriminator_loss(generator, discriminator, x, class_labels, step) -> {"loss": scalar, other terms: scalars}
-    generator_loss(generator, discriminator, x, class_labels, step) -> the same, of the generator
+    discriminator_loss(generator, discriminator, batch, step) -> {"loss": scalar, other terms: scalars}
+    generator_loss(generator, discriminator, batch, step) -> the same, of the generator
     make_pipeline(generator, discriminator) -> the pipeline to export
     picture(pipeline, source) -> PNG bytes for samples.png
     inspect(pipeline, source) -> ({figure: value}, [warnings]), asked each --eval_every steps
@@ -16,24 +16,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data import DataSource, check_batch_size
-from training.loops.common import (
-    Average,
-    Run,
-    backward,
-    drive,
-    export_copy,
-    learning_rate_at,
-    make_optimizer,
-    next_batch,
-)
+from training.data.batches import check_batch_size
+from training.data.source import Source
+from training.loops.run import Run
+from training.loops.steps import backward, drive, next_batch
+from training.loops.weights import Average, export_copy, learning_rate_at, make_optimizer
 
 LOSSES = ("discriminator_loss", "generator_loss")
 
 
 def train(
     run: Run,
-    source: DataSource,
+    source: Source,
     generator: nn.Module,
     discriminator: nn.Module,
     discriminator_loss: Callable,
@@ -82,7 +76,7 @@ def train(
         seen = {name: wrapped[name], opponent: players[opponent]}
 
         def losses() -> dict:
-            return loss(seen["generator"], seen["discriminator"], *batch(), step)
+            return loss(seen["generator"], seen["discriminator"], batch(), step)
 
         terms = backward(run, wrapped[name], optimizers[name], parameters[name], losses)
         return {f"{name}_{term}": value for term, value in terms.items()}
@@ -90,7 +84,7 @@ def train(
     def one_step(step: int, batches) -> dict[str, torch.Tensor]:
         terms: dict[str, torch.Tensor] = {}
         for _ in range(options.n_critic):
-            last = [next_batch(run, batches, spec) for _ in range(options.gradient_accumulation_steps)]
+            last = [next_batch(run, source, batches, spec) for _ in range(options.gradient_accumulation_steps)]
             found = half_step("discriminator", discriminator_loss, step, iter(last).__next__)
             for term, value in found.items():
                 terms[term] = terms.get(term, 0) + value / options.n_critic
@@ -99,7 +93,7 @@ def train(
         average.update()
         return terms
 
-    def look(step: int) -> None:
+    def validate(step: int) -> None:
         if not run.is_main:
             return
         figures, warnings = inspect(make_pipeline(average.module, discriminator), source)
@@ -115,6 +109,6 @@ def train(
             discriminator.train()
 
     per_step = options.gradient_accumulation_steps * options.n_critic
-    step = drive(run, source.train, step, parts, per_step, one_step, look, draw, headline=LOSSES)
+    step = drive(run, source, step, parts, per_step, one_step, validate, draw, headline=LOSSES)
     finished = export_copy(discriminator).requires_grad_(True)
     run.finish(step, lambda generator: make_pipeline(generator, finished), export_copy(average.module))

@@ -2,73 +2,66 @@
 
 They say whether a model still answers as it did when its figures were written, to 1e-3; they are no figures of quality.
 Of MNIST the rows are the 200 test digits of `spaces/kit/mnist-digits.png`, of embedded sets the first 200 of the test
-split, of text the passage below. Binary models see levels above one half as ones.
+split, of text a passage of Hamlet. Binary models see levels above one half as ones.
 """
 
-from pathlib import Path
+import argparse
+import importlib
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-MNIST_DIGITS = Path(__file__).resolve().parents[2] / "spaces" / "kit" / "mnist-digits.png"
-ROWS, SAMPLES = 200, 20
-# William Shakespeare, Hamlet: public domain
-TEXT = """To be, or not to be: that is the question:
-Whether 'tis nobler in the mind to suffer
-The slings and arrows of outrageous fortune,
-Or to take arms against a sea of troubles,
-And by opposing end them."""
+SAMPLES = 20
+TABLES, PICTURES = (), {}
 
 
-def mnist_digits() -> tuple[Tensor, Tensor]:
-    """The kept digits (200, 1, 28, 28), uint8, and their classes (200,): 20 of each class, a class a row of the sheet."""
-    sheet = torch.from_numpy(np.array(Image.open(MNIST_DIGITS)))
-    digits = sheet.view(10, 28, 20, 28).transpose(1, 2).reshape(200, 1, 28, 28)
-    return digits, torch.arange(10).repeat_interleave(20)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    pass
 
 
-def figures(pipe, x: Tensor, class_labels: Tensor | None, num_classes: int) -> dict[str, float]:
-    """Of a diffusers pipeline whatever it answers, a mean over the rows.
+def applies(pipe, source) -> bool:
+    return True
+
+
+def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
+    found = figures(pipe, options.run["dataset"])
+    return ({} if found is None else {"figures_on_kept_rows": found}), {}
+
+
+def figures(pipe, dataset: dict) -> dict[str, float] | None:
+    """Whatever the pipeline answers, a mean over the rows; None where none are kept of its data.
 
     Args:
-        x: as the pipeline takes it, (B, *shape).
-        class_labels: (B,) of the rows.
-        num_classes: that the calls take; 0 for an unconditional model.
+        dataset: of run.json.
     """
+    kept = importlib.import_module(f"training.data.{dataset.get('reader', 'images')}").kept_rows(dataset["name"])
+    if kept is None:
+        return None
+    source, rows = kept
+    if "score" in pipe.calls:
+        found = {"nats_per_token": torch.cat([-pipe.score(text).log_probs for text in rows["texts"]])}
+    else:
+        found = _answers(pipe, source, rows)
+    return {name: float(f"{value.double().mean().item():.6g}") for name, value in found.items()}
+
+
+def _answers(pipe, source, rows: dict) -> dict[str, torch.Tensor]:
+    x, labels = source.as_input(rows), rows.get("class_labels")
     generator = torch.Generator().manual_seed(0)
-    known = {"class_labels": class_labels.tolist()} if num_classes else {}
+    known = {"class_labels": labels.tolist()} if pipe.num_classes else {}
     found = {}
     if pipe.likelihood == "exact":
         found["nats"] = -pipe.log_prob(x, generator=generator, **known)
     elif pipe.likelihood == "bound":
         binary = pipe.data_spec["support"] == "binary"
         found["nats"] = -pipe.elbo((x > 0.5).float() if binary else x, 1, generator=generator, **known)
-    if hasattr(pipe, "discriminate"):
+    if "discriminate" in pipe.calls:
         found["discriminator"] = pipe.discriminate(x, **known)
-    for name, call in (
-        ("reconstruction_error", getattr(pipe, "reconstruction_error", None)),
-        ("class_nats", _class_nats(pipe, class_labels)),
-    ):
-        try:
-            if call is not None:
-                found[name] = call(x)
-        except NotImplementedError:  # an instance without a code, or without classes
-            continue
-    if pipe.likelihood != "none":
-        labels = {"class_labels": [i % num_classes for i in range(SAMPLES)]} if num_classes else {}
-        drawn = pipe(batch_size=SAMPLES, generator=generator.manual_seed(0), output_type="pt", **labels)
+    if "reconstruction_error" in pipe.calls:
+        found["reconstruction_error"] = pipe.reconstruction_error(x)
+    if "classify" in pipe.calls:
+        found["class_nats"] = -pipe.classify(x).cpu().gather(1, labels[:, None]).log()
+    if "sample" in pipe.calls:
+        classes = {"class_labels": [i % pipe.num_classes for i in range(SAMPLES)]} if pipe.num_classes else {}
+        drawn = pipe(batch_size=SAMPLES, generator=generator.manual_seed(0), output_type="pt", **classes)
         found["sample_mean_square"] = (drawn.images if "images" in drawn else drawn.samples).square()
-    return {name: float(f"{value.double().mean().item():.6g}") for name, value in found.items()}
-
-
-def _class_nats(pipe, class_labels: Tensor | None):
-    if class_labels is None or not hasattr(pipe, "classify"):
-        return None
-    return lambda x: -pipe.classify(x).cpu().gather(1, class_labels[:, None]).log()
-
-
-def text_figures(pipe) -> dict[str, float]:
-    """Of a language model: -log P of the kept passage, nats per token."""
-    return {"nats_per_token": float(f"{-pipe.score(TEXT).log_probs.double().mean().item():.6g}")}
+    return found

@@ -1,0 +1,37 @@
+"""Checks of single arguments: each error names the argument, its value and what would be right."""
+
+import math
+import numbers
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
+    """An integer from `least` to `most`, or a ValueError."""
+    wrong = isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least
+    if wrong or (most is not None and value > most):
+        right = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}; it must be an integer {right}")
+    return int(value)
+
+
+def check_number(
+    name: str, value: float, least: float = 0, most: float = math.inf, above_least: bool = False, right: str = ""
+) -> float:
+    """A finite number from `least` to `most`, or a ValueError; `above_least` excludes `least` itself.
+
+    `right` says what it must do or be, where that can be said better than by the bounds.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < least or value > most or (above_least and value == least):
+        if most == math.inf:
+            bounds = f"be a finite number {'above' if above_least else 'of at least'} {least}"
+        else:
+            bounds = f"be above {least} and at most {most}" if above_least else f"be from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}; it must {right or bounds}")
+    return float(value)
+
+
+def check_choice(name: str, value: str, *choices: str) -> None:
+    """One of the choices, or a ValueError."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} is {value!r}; it must be {', '.join(others)} or {last}")

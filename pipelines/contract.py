@@ -1,0 +1,423 @@
+"""What every pipeline of images or vectors checks and shares: how x, classes, codes and seeds go in, how samples go out.
+
+A pipeline is a `class P(Contract, DiffusionPipeline)` and imports this module by one line. The build puts the module's
+source in the place of that line, since from the Hub diffusers fetches one file of a pipeline and none beside it. A
+pipeline defines none of the names below anew: the build refuses that.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from pipelines.checks import check_choice, check_count, check_number
+
+Generators = torch.Generator | list[torch.Generator] | None
+Images = list[PIL.Image.Image] | np.ndarray | Tensor
+ClassLabels = int | list[int] | Tensor | None
+
+
+@dataclass
+class VectorPipelineOutput(BaseOutput):
+    """Vectors: (B, D), a tensor, or an array with output_type="np"."""
+
+    samples: Tensor | np.ndarray
+
+
+Samples = ImagePipelineOutput | VectorPipelineOutput
+
+
+@dataclass
+class SampleStep(BaseOutput):
+    """What `stream` yields where nothing more is to be told.
+
+    Attributes:
+        step, num_steps: counted from 0; a one-shot family has one step.
+        latents: (B, D), the codes that became samples.
+        class_labels: (B,) int64, or None.
+        images: (or samples, of a vector family) in the output_type asked for.
+    """
+
+    step: int
+    num_steps: int
+    latents: Tensor
+    class_labels: Tensor | None = None
+    images: Images | None = None
+    samples: np.ndarray | Tensor | None = None
+
+
+def great_circle(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
+    """Points on the great circle from `first` to `last`, (1, ...) each, at weights (N, 1, ...) in [0, 1].
+
+    On the straight line between two draws of N(0, I) points would grow shorter than draws are.
+
+    Raises:
+        ValueError: the ends point in opposite directions.
+    """
+    cosine = F.cosine_similarity(first.flatten(1), last.flatten(1)).clamp(-1, 1)
+    angle = torch.acos(cosine).clamp(min=1e-6).item()
+    if math.pi - angle < 1e-3:
+        raise ValueError("a and b have codes in opposite directions; there is no one shortest way between them")
+    return (torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last) / math.sin(angle)
+
+
+class Contract:
+    """A mixin of pipelines whose x is an image or a vector, as their `data_spec` says.
+
+    `data_spec` holds `kind` ("image" or "vector"), `shape` ((C, H, W) or (D,)), `support` ("binary", "8-bit" or
+    "real"), `range` [low, high] that the network sees (None for real vectors), `dequantization` and `num_classes`.
+
+    x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; a vector
+    model takes (B, D). A `generator` is one `torch.Generator` for the batch or a list with one for each sample; with a
+    list, sample i depends on its own seed alone.
+
+    A pipeline that does not answer some of its calls says so by a property `refusals`: the reason for each of them.
+    Every error names the argument, its value and what would be right.
+    """
+
+    def _take_data_spec(self, data_spec: dict | None) -> None:
+        """To be called once, in `__init__`: what x is, and how pictures become tensors and tensors pictures."""
+        if data_spec is None:
+            raise ValueError("data_spec is None; it must say what x is, for example {'kind': 'image', ...}")
+        self.data_spec = data_spec
+        channels = data_spec["shape"][0]
+        # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
+        self.image_processor = VaeImageProcessor(
+            vae_scale_factor=1,
+            do_resize=False,
+            do_normalize=False,
+            do_convert_grayscale=channels == 1,
+            do_convert_rgb=channels == 3,
+        )
+
+    # What it can do
+
+    @property
+    def calls(self) -> frozenset[str]:
+        """What this instance answers: "sample" where it draws, and the names of its other calls."""
+        own = [kind for kind in type(self).__mro__ if not issubclass(DiffusionPipeline, kind)]
+        names = {name for kind in own for name, value in vars(kind).items() if inspect.isfunction(value)}
+        answers = {name for name in names if not name.startswith(("_", "stream"))}
+        if "stream" in names:
+            answers.add("sample")
+        return frozenset(answers - getattr(self, "refusals", {}).keys())
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the calls take; 0 of an unconditional model."""
+        for part in (self, *self.components.values()):
+            config = getattr(part, "config", None)
+            if isinstance(config, dict) and config.get("conditional"):
+                return config.get("num_classes") or self.data_spec["num_classes"]
+        return 0
+
+    def _check_answers(self, call: str) -> None:
+        """NotImplementedError with the reason, where this instance does not answer `call`."""
+        reason = getattr(self, "refusals", {}).get(call)
+        if reason is not None:
+            raise NotImplementedError(f"{call}: {reason}")
+
+    # What x is
+
+    @property
+    def _is_image(self) -> bool:
+        return self.data_spec["kind"] == "image"
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.data_spec["shape"])
+
+    @property
+    def _size(self) -> int:
+        """How many numbers x holds."""
+        return math.prod(self._shape)
+
+    def _check_x(
+        self,
+        x,
+        name: str = "x",
+        on_support: bool = False,
+        bounded: bool = True,
+        may_miss: bool = False,
+        move: bool = True,
+    ) -> Tensor:
+        """x as (B, *shape) float32.
+
+        Args:
+            name: of the argument.
+            on_support: refuse what has probability zero: gray of binary data, values between two levels of 8-bit data.
+            bounded: refuse values outside [0, 1], where the data spec has bounds.
+            may_miss: NaN stands for what is not known.
+            move: to the pipeline's device; else x stays where it is.
+
+        Raises:
+            ValueError: x has another type, shape or range.
+        """
+        shape, support = self._shape, self.data_spec["support"]
+        if isinstance(x, PIL.Image.Image):
+            x = [x]
+        if self._is_image and isinstance(x, list) and x and all(isinstance(p, PIL.Image.Image) for p in x):
+            sizes = sorted({picture.size for picture in x})
+            if sizes != [(shape[2], shape[1])]:
+                raise ValueError(
+                    f"{name} holds images of {sizes} (width, height); this model takes {(shape[2], shape[1])}"
+                )
+            x = self.image_processor.preprocess(x)
+        is_array = isinstance(x, np.ndarray)
+        if is_array:
+            x = torch.from_numpy(np.ascontiguousarray(x))
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} is a {type(x).__name__}; it must be a tensor, an array or PIL images")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} has dtype {x.dtype}; it must be floating point, for 8-bit pixels x / 255")
+        last_is_channel = is_array and self._is_image
+        wanted = (*shape[1:], shape[0]) if last_is_channel else shape
+        if tuple(x.shape[1:]) != wanted or not len(x):
+            takes = f"{'arrays ' if last_is_channel else ''}(B, {', '.join(map(str, wanted))})"
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; this model takes {takes} with B at least 1")
+        if last_is_channel:
+            x = x.permute(0, 3, 1, 2)
+        x = x.to(self.device if move else x.device, torch.float32)
+        if may_miss:
+            if x.isinf().any():
+                raise ValueError(f"{name} holds infinite values; all must be finite, or NaN where nothing is known")
+        else:
+            self._check_finite(name, x)
+        known = x[~x.isnan()] if may_miss else x
+        if support == "real" or not known.numel():
+            return x
+        low, high = known.min().item(), known.max().item()
+        if bounded and (low < 0 or high > 1):
+            raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; they must lie in [0, 1]")
+        if on_support and support == "binary" and not ((x == 0) | (x == 1)).all():
+            gray = x[(x != 0) & (x != 1)][0].item()
+            raise ValueError(
+                f"{name} holds {gray:.4g}, but this model gives probability to 0 and 1 only: "
+                "binarise first, for example (torch.rand_like(x) < x).float()"
+            )
+        if on_support and support == "8-bit" and (x * 255 - (x * 255).round()).abs().max() > 0.2:
+            raise ValueError(f"{name} is not on the 256 levels k / 255 of 8-bit data: round it first")
+        return x
+
+    def _check_mask(self, mask, x: Tensor) -> Tensor:
+        """mask as bool, True where x (B, *shape) is known, with as many axes as x and sizes that broadcast to it."""
+        mask = torch.as_tensor(np.asarray(mask) if isinstance(mask, PIL.Image.Image) else mask)
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask has dtype {mask.dtype}; it must be bool, True where x is known")
+        shape = self._shape
+        full = mask[None] if self._is_image and mask.ndim == 2 else mask
+        full = full[None] if full.ndim == len(shape) else full
+        fits = full.ndim == x.ndim and full.shape[0] in (1, len(x)) and full.shape[2:] == shape[1:]
+        if not fits or full.shape[1] not in ({1, shape[0]} if self._is_image else {shape[0]}):
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}; x is {tuple(x.shape)}, so it must be {shape} or broadcast to it"
+            )
+        return full.to(x.device)
+
+    # Between [0, 1] and the range that the network sees
+
+    def _to_network(self, x: Tensor) -> Tensor:
+        """[0, 1] -> the range of the data spec; what has no range stays as it is."""
+        if self.data_spec["range"] is None:
+            return x
+        low, high = self.data_spec["range"]
+        return low + (high - low) * x
+
+    def _from_network(self, x: Tensor) -> Tensor:
+        """The range of the data spec, or a little beyond it -> [0, 1]; what has no range stays as it is."""
+        if self.data_spec["range"] is None:
+            return x
+        low, high = self.data_spec["range"]
+        return ((x - low) / (high - low)).clamp(0, 1)
+
+    def _dequantised(self, x: Tensor, generator: Generators) -> Tensor:
+        """8-bit levels in [0, 1] -> (k + u) / 256, u ~ U[0, 1): a place within each level."""
+        return ((x * 255).round() + self._noise(x.shape, generator, uniform=True)) / 256
+
+    def _mid_level(self, x: Tensor) -> Tensor:
+        """[0, 1] -> (255 x + 1/2) / 256: of a level, its middle in the range of `_dequantised`."""
+        return (x * 255 + 0.5) / 256
+
+    def _as_output_type(self, x: Tensor, output_type: str) -> Images:
+        """x (B, *shape) or (B, D), of images in [0, 1] -> the output_type."""
+        self._check_output_type(output_type)
+        x = x.reshape(len(x), *self._shape)
+        if not self._is_image:
+            return x.cpu().numpy() if output_type == "np" else x
+        return self.image_processor.postprocess(x.clamp(0, 1), output_type=output_type)
+
+    def _output(self, x: Tensor, output_type: str) -> Images:
+        """x (B, *shape) in the range of the data spec -> the output_type."""
+        return self._as_output_type(self._from_network(x), output_type)
+
+    def _wrap(self, result: Images) -> Samples:
+        return ImagePipelineOutput(images=result) if self._is_image else VectorPipelineOutput(samples=result)
+
+    def _one_step(self, latents: Tensor, class_labels: Tensor | None, result: Images) -> SampleStep:
+        """The step of a one-shot family."""
+        key = "images" if self._is_image else "samples"
+        return SampleStep(step=0, num_steps=1, latents=latents, class_labels=class_labels, **{key: result})
+
+    def _last_of(
+        self,
+        steps: Iterator,
+        return_dict: bool,
+        callback_on_step_end: Callable | None,
+        show: Callable = lambda step: step,
+    ) -> Samples | tuple:
+        """The last of the steps as the output of a call, once `show` has given it images or samples.
+
+        The callback sees each step, as (pipe, step, timestep, {"latents": ...}).
+        """
+        for step in steps:
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, step.step, step.get("timestep", step.step), {"latents": step.latents})
+        last = show(step)
+        result = last.images if self._is_image else last.samples
+        return self._wrap(result) if return_dict else (result,)
+
+    # Seeds and classes
+
+    def _noise(self, shape: tuple[int, ...], generator: Generators, uniform: bool = False) -> Tensor:
+        """float32 noise on the pipeline's device, normal or uniform; row i from generator i where a list is given."""
+        make = torch.rand if uniform else torch.randn
+        if not isinstance(generator, list):
+            device = generator.device if generator is not None else self.device
+            return make(tuple(shape), generator=generator, device=device).to(self.device)
+        self._check_generators(generator, shape[0])
+        rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
+        return torch.stack(rows).to(self.device)
+
+    @staticmethod
+    def _check_generators(generator: Generators, count: int) -> None:
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"generator holds {len(generator)} generators for {count} samples; they must agree")
+
+    def _batch_size(self, batch_size, class_labels, latents, generator: Generators, image: Tensor | None = None) -> int:
+        """The one batch size that all arguments agree on; a single image serves any."""
+        said = {}
+        if batch_size is not None:
+            said["batch_size"] = self._check_count("batch_size", batch_size)
+        if class_labels is not None and np.ndim(class_labels):
+            said["class_labels"] = len(class_labels)
+        if latents is not None:
+            said["latents"] = len(latents)
+        if isinstance(generator, list):
+            said["generator"] = len(generator)
+        if image is not None and len(image) > 1:
+            said["image"] = len(image)
+        if len(set(said.values())) > 1:
+            raise ValueError(", ".join(f"{k} gives {v}" for k, v in said.items()) + " samples; they must agree")
+        size = next(iter(said.values()), 1)
+        if size < 1:
+            raise ValueError(f"{next(iter(said))} is empty; it must hold at least one sample")
+        return size
+
+    def _labels(self, class_labels: ClassLabels, batch_size: int) -> Tensor | None:
+        """class_labels as (B,) int64; None stays None."""
+        if class_labels is None:
+            return None
+        count = self.num_classes
+        if not count:
+            raise ValueError(f"class_labels is {class_labels!r}, but this model was trained without classes")
+        labels = torch.as_tensor(class_labels, device=self.device)
+        if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
+            raise ValueError(f"class_labels is {class_labels!r}; it must be an int or a list of ints")
+        if labels.ndim and len(labels) != batch_size:
+            raise ValueError(f"class_labels holds {len(labels)} classes for {batch_size} samples; they must agree")
+        outside = labels[(labels < 0) | (labels >= count)]
+        if len(outside):
+            raise ValueError(f"class_labels holds {outside[0].item()}; classes go from 0 to {count - 1}")
+        return labels.long().expand(batch_size)
+
+    def _labels_or_draw(self, class_labels: ClassLabels, batch_size: int, generator: Generators) -> Tensor | None:
+        """class_labels as (B,) int64; drawn uniformly where a conditional model is given none."""
+        if class_labels is not None or not self.num_classes:
+            return self._labels(class_labels, batch_size)
+        u = self._noise((batch_size, 1), generator, uniform=True)[:, 0]
+        return (u * self.num_classes).long().clamp(max=self.num_classes - 1)
+
+    def _labels_needed(self, class_labels: ClassLabels, batch_size: int, by: str) -> Tensor | None:
+        """class_labels as (B,) int64; a conditional model that is given none refuses, and says what needs them."""
+        if class_labels is None and self.num_classes:
+            raise ValueError(f"class_labels is None; {by} needs the class of x, 0 to {self.num_classes - 1}")
+        return self._labels(class_labels, batch_size)
+
+    # Paths between two codes
+
+    def _check_path(self, steps: int, class_labels: ClassLabels) -> list[int] | None:
+        """The classes of a path of so many steps: the one class that is given, at each of them."""
+        self._check_count("steps", steps, least=2)
+        if class_labels is None:
+            return None
+        if np.ndim(class_labels):
+            kind = type(class_labels).__name__
+            raise ValueError(f"class_labels is a {kind}; interpolate keeps one class, so it must be an int")
+        return [int(class_labels)] * steps
+
+    def _path(self, first: Tensor, last: Tensor, steps: int, on_sphere: bool = False) -> Tensor:
+        """`steps` codes from `first` to `last`, one each, on the straight line or on the great circle."""
+        if len(first) != 1 or len(last) != 1:
+            raise ValueError(f"a and b hold {len(first)} and {len(last)} codes; interpolate takes one each")
+        weights = torch.linspace(0, 1, steps, device=first.device).view(-1, *[1] * (first.ndim - 1))
+        return great_circle(first, last, weights) if on_sphere else torch.lerp(first, last, weights)
+
+    # Single arguments
+
+    def _check_latents(
+        self, latents: Tensor, shape: tuple[int, ...], name: str = "latents", meaning: str = ""
+    ) -> Tensor:
+        """Codes (B, *shape) as float32 on the device."""
+        if not isinstance(latents, Tensor) or tuple(latents.shape[1:]) != tuple(shape) or not len(latents):
+            got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"{name} is {got}; it must be a tensor of shape (B, {wanted}){meaning}")
+        self._check_finite(name, latents)
+        return latents.to(self.device, torch.float32)
+
+    _check_count = staticmethod(check_count)
+    _check_number = staticmethod(check_number)
+    _check_choice = staticmethod(check_choice)
+
+    @staticmethod
+    def _check_finite(name: str, values: Tensor) -> None:
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
+
+    def _check_output_type(self, output_type: str) -> None:
+        self._check_choice("output_type", output_type, "pil", "np", "pt")
+
+    @staticmethod
+    def _check_dim(name: str, part, dim: int) -> None:
+        """Whether a component is of vectors of so many dimensions; a component may be missing."""
+        if part is not None and part.config.dim != dim:
+            raise ValueError(f"{name} has {part.config.dim} dimensions; it must have {dim}")
+
+
+class NoDensity:
+    """A mixin of pipelines whose `refusals` say why there is neither log p(x) nor a bound on it."""
+
+    def log_prob(self, x, *_, **__) -> Tensor:
+        """There is none.
+
+        Raises:
+            NotImplementedError: with the reason.
+        """
+        raise NotImplementedError(f"log_prob: {self.refusals['log_prob']}")
+
+    def elbo(self, x, *_, **__) -> Tensor:
+        """There is none, for the same reason.
+
+        Raises:
+            NotImplementedError: with the reason.
+        """
+        raise NotImplementedError(f"elbo: {self.refusals['elbo']}")

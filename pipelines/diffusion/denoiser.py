@@ -1,0 +1,82 @@
+"""The network of denoising diffusion, with and without a class, and guidance between the two.
+
+v is sqrt(abar) eps - sqrt(1 - abar) x_0 of Salimans and Ho, arXiv 2202.00512; guidance is Ho and Salimans, arXiv
+2207.12598.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def keep_labels(denoiser: nn.Module) -> nn.Module:
+    """A DiT's blocks drop labels in training, each on its own; after this none does: that is for a recipe to decide."""
+    for module in denoiser.modules():
+        if hasattr(module, "dropout_prob") and hasattr(module, "token_drop"):
+            module.dropout_prob = 0
+    return denoiser
+
+
+def run_denoiser(denoiser: nn.Module, x: Tensor, timestep: Tensor, class_labels: Tensor | None, patch_size: int):
+    """The denoiser's output at x (B, *shape), timestep (B,), in x's shape and float32.
+
+    With a `patch_size` p above 1 the network sees (B, C p^2, H / p, W / p): noise that is independent in every pixel
+    stays so, and a network at half the resolution costs a quarter.
+    """
+    if patch_size > 1:
+        x = F.pixel_unshuffle(x, patch_size)
+    out = denoiser(x, timestep, class_labels=class_labels, return_dict=False)[0]
+    return (F.pixel_shuffle(out, patch_size) if patch_size > 1 else out).float()
+
+
+class GuidedDenoiser:
+    """A mixin of a pipeline whose `denoiser` may know classes, and then also "none"."""
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, timestep: int, class_labels=None, guidance_scale: float | None = None):
+        """What the denoiser makes of x_t (B, *shape), in the range of the data spec: (x_0, noise), each (B, *shape)."""
+        timestep, x_t = self._check_timestep(timestep), self._check_latents(x_t, self._shape, "x_t")
+        guidance_scale = self._checked_guidance_scale(guidance_scale)
+        labels = self._labels(class_labels, len(x_t))
+        return self._predict(x_t, timestep, labels, guidance_scale)
+
+    def _network_output(
+        self, x: Tensor, timestep: Tensor, labels: Tensor | None, guidance_scale: float = 1.0
+    ) -> Tensor:
+        """The output of the network at x and one timestep or one each, with guidance; no labels means "no class"."""
+        timesteps = timestep.to(x.device).expand(len(x))
+        if self._takes_classes and (labels is None or guidance_scale == 0):
+            labels = torch.full((len(x),), self._null_class, device=x.device)
+            guidance_scale = 1.0
+        patch, x = self.config.patch_size, x.to(self.denoiser.dtype)
+        if guidance_scale == 1 or not self.num_classes:
+            return run_denoiser(self.denoiser, x, timesteps, labels, patch)
+        none = torch.full_like(labels, self._null_class)
+        both = run_denoiser(self.denoiser, torch.cat([x, x]), timesteps.repeat(2), torch.cat([labels, none]), patch)
+        given, free = both.chunk(2)
+        return free + guidance_scale * (given - free)
+
+    def _predict(self, x: Tensor, timestep: int | Tensor, labels, guidance_scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """x_0 and noise at x (B, *shape)."""
+        timestep = torch.as_tensor(timestep)
+        return self.predict_x0_and_noise(self._network_output(x, timestep, labels, guidance_scale), x, timestep)
+
+    @property
+    def _null_class(self) -> int:
+        """The row of the table of classes that means none: the last."""
+        return self.num_classes
+
+    @property
+    def _takes_classes(self) -> bool:
+        """Whether the network wants labels: a DiT always does."""
+        return self.config.conditional or bool(self.denoiser.config.get("num_embeds_ada_norm"))
+
+    def _checked_guidance_scale(self, guidance_scale: float | None) -> float:
+        if guidance_scale is None:
+            return float(self.config.guidance_scale) if self.num_classes else 1.0
+        self._check_number("guidance_scale", guidance_scale)
+        if guidance_scale != 1 and not self.num_classes:
+            raise ValueError(
+                f"guidance_scale is {guidance_scale}, but this model was trained without classes; leave it out"
+            )
+        return float(guidance_scale)

@@ -1,0 +1,71 @@
+"""Schedulers of diffusers, checked against the schedule that a network was trained with."""
+
+import copy
+import inspect
+
+import torch
+
+# what a scheduler must share with the training of the network
+SCHEDULE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr", "prediction_type",
+)  # fmt: skip
+
+
+def trained_schedule(config: dict) -> dict:
+    """The part of a scheduler's config that belongs to the network.
+
+    Raises:
+        ValueError: a schedule that cannot be sampled.
+    """
+    schedule = {name: config.get(name, False) for name in SCHEDULE}
+    if schedule["rescale_betas_zero_snr"] and schedule["prediction_type"] == "epsilon":
+        raise ValueError(
+            "prediction_type is 'epsilon' with a zero-terminal-SNR schedule: at the last timestep x_t is pure noise "
+            "and x_0 cannot be computed from it; train with 'v_prediction' or 'sample'"
+        )
+    return schedule
+
+
+def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, device: torch.device):
+    """A copy of the scheduler, set to `count` steps, and what its step takes beside the prediction.
+
+    A copy, so that two streams of one pipeline do not share a scheduler's memory.
+
+    Args:
+        schedule: that the network was trained with, as `trained_schedule` gives it.
+        eta: in [0, 1]; 0 asks nothing of the scheduler.
+
+    Raises:
+        ValueError: the scheduler does not fit the network, or cannot make these steps.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    # the forward process as a scheduler of the other kinds (flow matching, ...) does not have it
+    if not all(hasattr(scheduler, part) for part in ("alphas_cumprod", "scale_model_input", "add_noise")):
+        raise ValueError(f"scheduler is a {name}; it must be one with alphas_cumprod, such as DDIMScheduler")
+    for key, value in schedule.items():
+        if config.get(key, False) != value:
+            raise ValueError(
+                f"scheduler has {key} {config.get(key, False)!r}, but the network was trained with {value!r}; "
+                f"build it by {name}.from_config(pipe.scheduler.config)"
+            )
+    zero_snr = schedule["rescale_betas_zero_snr"]
+    if zero_snr and config.get("timestep_spacing", "trailing") != "trailing":
+        raise ValueError(
+            f"scheduler has timestep_spacing {config['timestep_spacing']!r}; a zero-terminal-SNR schedule needs "
+            "'trailing', which begins at the last timestep"
+        )
+    scheduler = copy.deepcopy(scheduler)
+    takes = inspect.signature(scheduler.step).parameters
+    if eta and "eta" not in takes:
+        raise ValueError(f"eta is {eta}, but {name} takes none; use DDIMScheduler, or leave it out")
+    options = {"eta": eta} if "eta" in takes else {}
+    try:
+        scheduler.set_timesteps(count, device=device)
+        trial = copy.deepcopy(scheduler)  # a step on nothing, to see whether it can
+        nothing = torch.zeros(1, 1, 1, 1, device=device)
+        trial.scale_model_input(nothing, trial.timesteps[0])
+        trial.step(nothing, trial.timesteps[0], nothing, **options)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError, AttributeError, IndexError) as error:
+        kind, why = schedule["prediction_type"], " ".join(str(error).split())[:200]
+        raise ValueError(f"scheduler is a {name}, which cannot make {count} steps from {kind!r}: {why}") from None
+    return scheduler, options

@@ -1,0 +1,84 @@
+"""The models of the diffusion Space, what they are asked through, and the controls that several tabs have."""
+
+from __future__ import annotations  # torch.Tensor is named before torch is there
+
+import copy
+
+import gradio as gr
+from kit.bounds import bounded, one_of
+from kit.controls import offer_classes
+from kit.digits import as_digit
+from kit.errors import user_error
+from kit.facts import facts_of
+from kit.lazy import LazyModule
+from kit.models import Models
+from PIL import Image
+
+diffusers = LazyModule("diffusers")
+
+# what makes it a diffusion model: it can noise x, and say what it sees in what is noised
+CALLS = ("sample", "noise", "predict")
+MODELS = Models(("ddpm-mnist", "ddpm-digits", "ddpm-2d"), needs=(CALLS,))
+FACTS = facts_of(MODELS)  # of each of them
+DIFFUSING = [name for name, facts in FACTS.items() if facts.calls >= set(CALLS)]
+OF_IMAGES = [name for name in DIFFUSING if FACTS[name].data_spec.get("kind") == "image"]
+OF_POINTS = [name for name in DIFFUSING if FACTS[name].data_spec.get("shape") == [2]]
+MAX_STEPS = 1000
+SOLVERS = {  # as the page calls them -> class of diffusers
+    "DPM-Solver++": "DPMSolverMultistepScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+    "DDIM": "DDIMScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "DDPM (ancestral)": "DDPMScheduler",
+}
+
+
+def image_model(name: str, *calls: str):
+    """The pipeline of a model of images that answers these calls.
+
+    Raises:
+        gr.Error: it is of something else, or does not answer one of them.
+    """
+    pipe = MODELS.get(name, *calls)
+    if pipe.data_spec["kind"] != "image":
+        raise user_error(f"{name} draws points and no images: the tab 2-D shows it.")
+    return pipe
+
+
+def checked_guidance(name: str, guidance_scale) -> float | None:
+    """A guidance scale within bounds; None, the model's own, where there are no classes to guide by."""
+    guidance_scale = float(bounded("guidance_scale", guidance_scale, 0, 10))
+    return guidance_scale if FACTS[name].num_classes else None
+
+
+def with_solver(pipe, solver: str):
+    """The pipeline with another sampler; a copy, since all sessions share the one that is loaded."""
+    one_of("solver", solver, SOLVERS)
+    own = copy.copy(pipe)
+    own.scheduler = getattr(diffusers, SOLVERS[solver]).from_config(pipe.scheduler.config)
+    return own
+
+
+def as_input(pipe, picture: Image.Image | None) -> Image.Image:
+    """A drawing as the model takes it."""
+    _, height, width = pipe.data_spec["shape"]
+    if height != width:
+        raise user_error(f"This model's images are {width} x {height}; a drawing is square.")
+    return as_digit(picture, height)
+
+
+def progress_of(step) -> str:
+    return f"step **{step.step + 1}** of {step.num_steps}, t = {step.timestep}"
+
+
+def update_class(model: str) -> gr.Dropdown:
+    """The classes of a model, to choose from."""
+    return offer_classes(FACTS[model].num_classes if model else 0)
+
+
+def steps_control(start: int, most: int = MAX_STEPS, least: int = 1) -> gr.Slider:
+    return gr.Slider(least, most, start, step=1, label="Steps")
+
+
+def guidance_control() -> gr.Slider:
+    return gr.Slider(0, 10, 2, step=0.1, label="Guidance", info="1: none; more: more typical, less varied")

@@ -1,0 +1,72 @@
+"""Models that others are made of: `load_component`, from a run, a checkpoint, a portable folder or the Hub."""
+
+from pathlib import Path
+
+from training.options import UsageError
+
+
+def component_folder(source: str, name: str | None, named: str = "--init_from") -> Path:
+    """The local folder of a component, fetched from the Hub where `source` is no folder.
+
+    Args:
+        source: a run folder, a checkpoint, a portable folder, or a Hub id like user/vae-mnist or user/vae-mnist@revision.
+        name: of the component's folder in it; None for the whole, as transformers lays out a model.
+        named: the option that named the source.
+
+    Raises:
+        UsageError: neither a folder nor a repository that can be read, or it holds no such component.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        repo_id, _, revision = source.partition("@")
+        try:
+            some = None if name is None else [f"{name}/*"]
+            folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=some))
+        except Exception as error:  # the Hub client raises many kinds; each is the same to the user
+            why = " ".join(str(error).split())[:200]
+            raise UsageError(f"{named} {source}: neither a folder nor a repository on the Hub ({why})") from None
+    if name is None:
+        return folder
+    if not (folder / name / "config.json").is_file():
+        raise UsageError(f"{named} {source}: holds no {name}/config.json")
+    return folder / name
+
+
+def load_component(source: str, name: str | None, cls: type, named: str = "--init_from", **options):
+    """A model, its weights in float32, or a tokenizer: `cls.from_pretrained` of a component's folder.
+
+    Args:
+        source, name, named: as of `component_folder`.
+        cls: the class that the component must be of: diffusers', transformers', an Auto class of theirs, or ours.
+        options: for `from_pretrained`.
+
+    Raises:
+        UsageError: there is no such component, it is of another class, or it is damaged.
+    """
+    folder = component_folder(source, name, named)
+    what = name or cls.__name__
+    try:
+        return cls.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"{named} {source}: holds no {what} that can be loaded ({why})") from None
+
+
+def load_weights(model, source: str, name: str, named: str = "--init_from") -> None:
+    """The weights of a component into a model of the same shapes: the config stays the model's own.
+
+    Raises:
+        UsageError: nothing there, or weights of another shape.
+    """
+    from safetensors.torch import load as load_safetensors
+
+    file = component_folder(source, name, named) / "diffusion_pytorch_model.safetensors"
+    if not file.is_file():
+        raise UsageError(f"{named} {source}: holds no {name}/{file.name}")
+    try:
+        model.load_state_dict(load_safetensors(file.read_bytes()))
+    except Exception as error:
+        why = str(error).split("\n")[-1].strip()
+        raise UsageError(f"{named} {source}: its weights do not fit this model ({why})") from None

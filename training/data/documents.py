@@ -1,0 +1,281 @@
+"""Documents: a corpus in memory or streamed, cut into training, validation and test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.images import split_of
+from training.data.splits import TEST_SHARE, VALIDATION_SHARE, content_fraction
+from training.options import UsageError, option
+
+FEW_DOCUMENTS = 200  # up to so many, each is cut, at a paragraph; of more, whole ones are held out
+HELD_OUT = 0.1  # of a document that is cut: the last tenth is for testing, the one before for validation
+TABLES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}  # ending -> reader of `datasets`
+SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+
+@dataclass
+class TextOptions:
+    """What to read, and how."""
+
+    dataset: str = option(
+        "python_docs", "python_docs, tiny_shakespeare, a Hub id, or a local text file or folder of text"
+    )
+    data_dir: str | None = option(None, "a local copy of the named set", may_change_on_resume=True)
+    subset: str | None = option(None, "of a Hub set that has several, like wikitext-2-raw-v1")
+    text_column: str = option("text", "the column of a Hub set that holds the text")
+    streaming: bool = option(False, "read documents as they are needed instead of storing the set")
+    tokenizer: str = option(
+        "bpe", "byte-level byte-pair encoding, or one token a character", choices=("bpe", "characters")
+    )
+    vocab_size: int = option(2_048, "tokens of bpe", least=257)
+    context_length: int = option(128, "tokens that the network sees at once", least=2)
+    packing: str = option(
+        "stream",
+        "stream: a window reads on across the end of a document; documents: attention and positions begin anew at each",
+        choices=("stream", "documents"),
+    )
+    max_train_tokens: int | None = option(None, "train on the first so many tokens only", least=3)
+
+
+@dataclass
+class Documents:
+    """Texts of three splits.
+
+    Attributes:
+        licence: of the texts, where it is known.
+        has_test: False where the validation split has to serve as the test split too.
+    """
+
+    dataset_id: str
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+    has_test: bool = True
+    licence: str | None = None
+
+
+def load_documents(options: TextOptions) -> Documents:
+    """The corpus that the options name, in memory.
+
+    Raises:
+        UsageError: no such file, bytes that are no text, no such column, nothing in it.
+    """
+    name = options.dataset
+    if name == "python_docs":
+        if options.data_dir:
+            raise UsageError(f"--data_dir {options.data_dir}: python_docs is embedded, there is nothing to read")
+        return _cut("Python documentation", _python_docs(), licence="PSF License Version 2")
+    if name == "tiny_shakespeare":
+        text = _shakespeare(Path(options.data_dir)) if options.data_dir else _fetch(SHAKESPEARE)
+        cut = int(0.9 * len(text))  # as everyone cuts it; there is no third part
+        return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], False, "public domain")
+    place = Path(options.data_dir or name)
+    files = _text_files(place)
+    if files:
+        return _parts(place.name, {k: [_read(file) for file in v] for k, v in _by_split(files, place).items()})
+    if not place.exists() and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(f"--{'data_dir' if options.data_dir else 'dataset'} {place}: there is no such file or folder")
+    tables = _through_datasets(options)
+    texts = {split: _column(table, options) for split, table in tables.items()}
+    return _parts(place.name if place.exists() else name, texts)
+
+
+def _parts(name: str, texts: dict[str, list[str]]) -> Documents:
+    """Splits that a set brings stay; the others are cut from the training texts."""
+    if "train" not in texts:
+        raise UsageError(f"--dataset {name}: has no split called train; it has {', '.join(texts)}")
+    validation = next((texts[k] for k in ("validation", "valid", "val") if k in texts), None)
+    cut = _cut(name, texts["train"], validation is None, "test" not in texts)
+    return Documents(name, cut.train, cut.validation if validation is None else validation, texts.get("test", cut.test))
+
+
+def _cut(
+    dataset_id: str, texts: list[str], validate: bool = True, test: bool = True, licence: str | None = None
+) -> Documents:
+    """Few documents are cut, each at the same places; of many, some are held out, told by their content."""
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise UsageError(f"--dataset {dataset_id}: holds no text")
+    found = Documents(dataset_id, [], [], [], licence=licence)
+    tested = TEST_SHARE if test else 0.0
+    validated = tested + (VALIDATION_SHARE if validate else 0.0)
+    for text in texts:
+        if len(texts) <= FEW_DOCUMENTS:
+            second = _paragraph(text, 1 - HELD_OUT * test)
+            first = _paragraph(text[:second], 1 - HELD_OUT * validate / (1 - HELD_OUT * test))
+            for part, piece in zip(
+                (found.train, found.validation, found.test),
+                (text[:first], text[first:second], text[second:]),
+                strict=True,
+            ):
+                if piece.strip():
+                    part.append(piece)
+            continue
+        where = content_fraction(text.encode())
+        (found.test if where < tested else found.validation if where < validated else found.train).append(text)
+    return found
+
+
+def _paragraph(text: str, share: float) -> int:
+    """Where to cut a text so that about this share comes before: at a paragraph if one ends near, or at a line.
+
+    An end-of-text token follows each piece, and it should stand where a text can end.
+    """
+    if share >= 1:
+        return len(text)
+    wanted = int(share * len(text))
+    for mark in ("\n\n", "\n", " "):
+        place = text.rfind(mark, int(0.9 * wanted), wanted)
+        if place >= 0:
+            return place + len(mark)
+    return wanted
+
+
+def _python_docs() -> list[str]:
+    """The texts behind Python's `help("topic")`: the language reference's prose, which comes with Python.
+
+    Some topics are sections of others; they are left out, or held-out text would have been read in training.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise UsageError("--dataset python_docs: this Python has no pydoc_data.topics; give another set") from None
+    seen, kept = set(), []
+    for text in sorted(topics.values(), key=lambda t: (-len(t), t)):
+        paragraphs = [p.strip() for p in text.split("\n\n") if len(p.strip()) > 60]
+        again = sum(len(p) for p in paragraphs if p in seen)
+        if 2 * again <= sum(map(len, paragraphs)):
+            kept.append(text)
+            seen.update(paragraphs)
+    return kept
+
+
+def _text_files(place: Path) -> list[Path]:
+    """A text file, or those of a folder; none where it holds tables, whose README is no corpus."""
+    if place.is_file():
+        return [] if place.suffix in TABLES else [place]
+    files = [p for p in sorted(place.rglob("*")) if p.is_file()] if place.is_dir() else []
+    if any(p.suffix in TABLES for p in files):
+        return []
+    about = ("readme", "license", "licence")
+    return [p for p in files if p.suffix in (".txt", ".md") and not p.stem.lower().startswith(about)]
+
+
+def _by_split(files: list[Path], place: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(split_of(file.relative_to(place)) if place.is_dir() else "train", []).append(file)
+    return found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file}: byte 0x{error.object[error.start]:02x} at {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def _shakespeare(place: Path) -> str:
+    files = _text_files(place)
+    if len(files) != 1:
+        raise UsageError(
+            f"--data_dir {place}: holds {len(files)} text files; it must hold input.txt, or be a text file"
+        )
+    return _read(files[0])
+
+
+def _fetch(address: str) -> str:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("text", data_files={"train": address}, sample_by="document", split="train")["text"][0]
+    except Exception as error:
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"{address}: cannot be fetched ({why}); give --data_dir with a local copy") from None
+
+
+def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
+    from datasets import load_dataset
+
+    files, more = [], {}
+    place, name = Path(options.data_dir or options.dataset), options.data_dir or options.dataset
+    if place.exists():
+        found = _text_files(place)
+        if found:
+            files, more = found, {"sample_by": "paragraph"}
+            name = "text"
+        elif place.is_file():
+            name, files = TABLES[place.suffix], [place]
+    if files:
+        more["data_files"] = {k: [str(file) for file in v] for k, v in _by_split(files, place).items()}
+    else:
+        more["name"] = options.subset
+    try:
+        return dict(load_dataset(name, streaming=streaming, **more))
+    except Exception as error:  # what is raised depends on the library that meets the trouble first
+        why = " ".join(str(error).split())[:200]
+        raise UsageError(f"--dataset {options.dataset}: cannot be read, {type(error).__name__}: {why}") from None
+
+
+def _column(table, options: TextOptions) -> list[str]:
+    if options.text_column not in table.column_names:
+        raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(table.column_names)}")
+    return [text for text in table[options.text_column] if text and text.strip()]
+
+
+# Streams
+
+
+def readable(rows) -> Iterator[dict]:
+    """Streamed rows; what cannot be decoded shows only on the way."""
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--streaming true: byte 0x{error.object[error.start]:02x} in the text is not UTF-8; save the files as UTF-8"
+        ) from None
+
+
+@dataclass
+class DocumentsWithin:
+    """Whether a document's content falls into [low, high)."""
+
+    low: float
+    high: float
+
+    def __call__(self, text: str) -> bool:
+        return self.low <= content_fraction(text.encode()) < self.high
+
+
+def stream_parts(options: TextOptions) -> dict[str, tuple]:
+    """For each split the rows that are read, and which of their documents belong to it."""
+    if options.dataset == "python_docs":
+        raise UsageError("--streaming true: python_docs is embedded; leave it out")
+    tables = _through_datasets(options, streaming=True)
+    if "train" not in tables:
+        raise UsageError(f"--dataset {options.dataset}: has no split called train; it has {', '.join(tables)}")
+    validation = next((tables[k] for k in ("validation", "valid", "val") if k in tables), None)
+    test = TEST_SHARE if "test" not in tables else 0.0
+    held = test + (VALIDATION_SHARE if validation is None else 0.0)
+    own = tables["train"]
+    return {
+        "train": (own, DocumentsWithin(held, 1.0)),
+        "validation": (own, DocumentsWithin(test, held))
+        if validation is None
+        else (validation, DocumentsWithin(0.0, 1.0)),
+        "test": (tables["test"], DocumentsWithin(0.0, 1.0)) if "test" in tables else (own, DocumentsWithin(0.0, test)),
+    }
+
+
+def streamed_texts(part: tuple, options: TextOptions) -> Iterator[str]:
+    """A streamed split's documents."""
+    rows, keep = part
+    for row in readable(rows):
+        if options.text_column not in row:
+            raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
+        text = row[options.text_column]
+        if text and keep(text):
+            yield text

@@ -1,0 +1,65 @@
+"""What a family says of itself, once: the shared code reads it, and knows no family by name.
+
+A recipe hands its declaration to its loop, and run.json keeps it under "declaration". From there publishing, evaluating,
+the tables, the cards and the gallery take it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One declaration a run.
+
+    Attributes:
+        family: of the recipe, as run.json names it; a run folder holds runs of one family.
+        branch: the folder under pipelines/ and training/ in which it lives.
+        title: what a person calls it.
+        example: Python that a card shows first, one line or a few; `pipe` is the loaded pipeline.
+        points_example: the same where x are points and not images.
+        measures: the modules of training/measures/ that evaluating owes it. Each is asked whether it applies.
+        layout: the module of training/layouts/ that knows its files.
+        unit: what its data are counted in, in the singular: image, token, pair, ...
+        task: of the Hub's list of tasks, for the figures on the card.
+        pipeline_tag: of the Hub, where it has one for such models.
+    """
+
+    family: str
+    branch: str
+    title: str
+    example: str
+    measures: tuple[str, ...]
+    points_example: str | None = None
+    layout: str = "diffusers"
+    unit: str = "image"
+    task: str = "unconditional-image-generation"
+    pipeline_tag: str | None = None
+
+    def record(self) -> dict:
+        """As run.json holds it."""
+        return {**dataclasses.asdict(self), "measures": list(self.measures)}
+
+    def of_points(self) -> "Declaration":
+        """The same for points."""
+        return dataclasses.replace(self, example=self.points_example or self.example, unit="point")
+
+
+DRAW_IMAGES, DRAW_POINTS = "images = pipe(batch_size=16).images", "points = pipe(batch_size=16).samples  # (16, 2)"
+RECONSTRUCT = "again = pipe.reconstruct(images).images  # of (B, C, H, W) in [0, 1], or of PIL images"
+# of a portable folder or a saved pipeline that has no run.json: nothing is owed, and the card shows how to draw
+UNDECLARED = Declaration(family="", branch="", title="", example=DRAW_IMAGES, measures=())
+
+
+def declaration_of(run: dict) -> Declaration:
+    """The declaration in a run.json.
+
+    Raises:
+        ValueError: there is none, or not such a one; the message says what to do.
+    """
+    found = run.get("declaration")
+    names = {field.name for field in dataclasses.fields(Declaration)}
+    required = {field.name for field in dataclasses.fields(Declaration) if field.default is dataclasses.MISSING}
+    if not isinstance(found, dict) or not required <= found.keys():
+        raise ValueError("run.json has no declaration of its family; it was made by an older version: resume the run")
+    return Declaration(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names})

@@ -1,0 +1,107 @@
+"""The one table of figures: what each is called, how it is shown, and in which tables it stands.
+
+Figures are declared beside what measures them: each module of training/measures/ has `TABLES`, and its figures by the
+keys of results.json. The cards, the tables of all models and the gallery take them from here, and name none.
+"""
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of results.json.
+
+    Attributes:
+        key: in results.json.
+        title: of its column.
+        said: on a card: what it is, with its unit; may name {unit} of the data and {extractor}.
+        digits: behind the point.
+        error: the key of its standard error.
+        kind: what the Hub calls such a metric; None where the card does not list the figure.
+        order: among the figures of a card.
+        show: results -> the cell, where it takes more than the number and its error.
+    """
+
+    key: str
+    title: str
+    said: str = ""
+    digits: int = 2
+    error: str | None = None
+    kind: str | None = None
+    order: int = 100
+    show: Callable[[dict], str] | None = None
+
+    def cell(self, found: dict) -> str:
+        """As a table shows it; empty where it was not measured."""
+        if self.key not in found:
+            return ""
+        if self.show is not None:
+            return self.show(found)
+        error = f" ± {found[self.error]:.{self.digits}f}" if self.error in found else ""
+        return f"{found[self.key]:.{self.digits}f}{error}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of models: those for which `holds` is true of their results.
+
+    Attributes:
+        order: among the tables.
+    """
+
+    title: str
+    figures: tuple[Figure, ...]
+    holds: Callable[[dict], bool]
+    order: int
+
+
+MEASURES = sorted(file.stem for file in Path(__file__).parent.glob("measures/*.py") if file.stem != "__init__")
+COMMON = ("model", "data", "parameters", "minutes to train")
+
+
+def measure_named(name: str):
+    """A module of training/measures/.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in MEASURES:
+        raise ValueError(f"measure is {name!r}; it must be one of {', '.join(MEASURES)}")
+    return importlib.import_module(f"training.measures.{name}")
+
+
+def tables() -> list[Table]:
+    found = [table for name in MEASURES for table in measure_named(name).TABLES]
+    return sorted(found, key=lambda table: table.order)
+
+
+def figures() -> list[Figure]:
+    """Every figure once, in the order of a card."""
+    by_key = {figure.key: figure for table in tables() for figure in table.figures}
+    return sorted(by_key.values(), key=lambda figure: figure.order)
+
+
+def all_tables(checkpoints: Path) -> list[dict]:
+    """The filled tables of a folder of checkpoints: [{"title", "columns", "rows"}], models by name."""
+    records = []
+    for file in sorted(checkpoints.glob("*/results.json")):
+        records.append(
+            (file.parent.name, json.loads(file.read_text()), json.loads((file.parent / "run.json").read_text()))
+        )
+    made = []
+    for table in tables():
+        rows = [
+            [
+                name, found["dataset"], f"{found['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}",
+                *(figure.cell(found) for figure in table.figures),
+            ]
+            for name, found, run in records
+            if table.holds(found)
+        ]  # fmt: skip
+        if rows:
+            made.append({"title": table.title, "columns": [*COMMON, *(f.title for f in table.figures)], "rows": rows})
+    return made

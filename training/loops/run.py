@@ -1,0 +1,429 @@
+"""What all loops share: the run folder, seeding, averaging, checkpoints, progress, trackers, pictures.
+
+A run folder holds
+    run.json                what was run and how far it came
+    log.jsonl               one line of figures every --log_every steps
+    checkpoints/step-N/     everything needed to go on, written whole or not at all
+    samples.png curve.png   redrawn as the run goes
+    model_index.json, <component>/      the finished pipeline: the averaged weights; of a language model
+                                        transformers' files instead
+
+Randomness is a function of (seed, step, process): each step seeds its generators from these numbers, so that nothing
+about them needs to be stored, and a run that was killed and resumed draws what an unbroken one would have drawn.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from torch import nn
+from tqdm.auto import tqdm
+
+from training.components import load_weights
+from training.data.batches import batches, derive_seed
+from training.data.images import load_data
+from training.data.source import Source
+from training.declaration import Declaration
+from training.files import write_atomically
+from training.loops.checkpoints import load_checkpoint, save_checkpoint
+from training.loops.command import command_line_of_this_run, device_name
+from training.loops.run_options import CommonOptions, RunOptions
+from training.options import Stopped, UsageError
+
+
+class Run:
+    """One training run: its folder, its processes and its record.
+
+    Args:
+        declaration: what the family says of itself, written into run.json; a folder of another family is refused.
+        options: the recipe's options, a `CommonOptions`.
+
+    Raises:
+        UsageError: the folder holds another family's run, or any run where neither --resume nor --overwrite is given.
+    """
+
+    def __init__(self, declaration: Declaration, options: CommonOptions):
+        self.declaration, self.family, self.options = declaration, declaration.family, options
+        self.folder = Path(options.output_dir)
+        self.started = time.time()
+        self.before = 0.0  # seconds that earlier parts of a resumed run took
+        self.stop_signal: int | None = None
+        self.handlers = {}
+        self.trackers = None if options.report_to == "none" else options.report_to
+        self._check_folder()
+        self._check_tracker()
+        by_steps = {}
+        if isinstance(options, RunOptions):
+            by_steps = {k: getattr(options, k) for k in ("mixed_precision", "gradient_accumulation_steps")}
+        try:
+            self.accelerator = Accelerator(log_with=self.trackers, project_dir=str(self.folder), **by_steps)
+        except ValueError as error:
+            raise UsageError(f"--mixed_precision is {options.mixed_precision}: {error}") from None
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.record = {}
+        self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        torch.manual_seed(derive_seed(options.seed, -1))  # the initial weights, the same on every process
+
+    # the folder
+
+    def _check_folder(self) -> None:
+        options, record = self.options, self._read_record()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"--output_dir {self.folder}: is a file; it must be a folder")
+        if record is None:
+            if options.resume:
+                raise UsageError(f"--resume: there is no run in --output_dir {self.folder}")
+            if self.folder.is_dir() and any(not p.name.endswith(".tmp") for p in self.folder.iterdir()):
+                raise UsageError(
+                    f"--output_dir {self.folder}: holds files that are no run; give an empty or new folder"
+                )
+            return
+        if record["family"] != self.family:
+            raise UsageError(
+                f"--output_dir {self.folder}: holds a run of {record['family']}, not of {self.family}; give another folder"
+            )
+        if options.resume:
+            now = dataclasses.asdict(options)
+            # a recipe that gives an option another default leaves it as changeable as it was
+            kinds = [kind for kind in type(options).__mro__ if dataclasses.is_dataclass(kind)]
+            changeable = {
+                f.name for kind in kinds for f in dataclasses.fields(kind) if f.metadata.get("may_change_on_resume")
+            }
+            changed = [k for k, v in record["options"].items() if k not in changeable and k in now and now[k] != v]
+            if changed:
+                key = changed[0]
+                raise UsageError(
+                    f"--{key} is {now[key]}, but the run in {self.folder} has {record['options'][key]}; "
+                    "resume with the same options, or start another run with --init_from"
+                )
+        elif not options.overwrite:
+            raise UsageError(
+                f"--output_dir {self.folder}: holds a {record['status']} run; "
+                "--resume true goes on with it, --overwrite true starts anew"
+            )
+
+    def _read_record(self) -> dict | None:
+        try:
+            record = json.loads((self.folder / "run.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return None
+        whole = isinstance(record, dict) and {"family", "status", "options"} <= record.keys()
+        return record if whole else None
+
+    def _check_tracker(self) -> None:
+        if self.trackers is not None:
+            from importlib.util import find_spec
+
+            if find_spec(self.trackers) is None:
+                raise UsageError(f"--report_to {self.trackers}: not installed; pip install {self.trackers}")
+
+    def _clear(self) -> None:
+        """Remove what a run wrote; files that are not a run's stay."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        # the record goes last
+        for name in ("log.jsonl", "samples.png", "curve.png", "model_index.json", "config.json", "run.json"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    # beginning and end
+
+    def begin(self, source: Source, model_config: dict, parts: dict, parameters: int) -> int:
+        """Open the run: load the last whole checkpoint into `parts` on --resume. Returns the step to go on with."""
+        options, step = self.options, 0
+        old = self._read_record() or {}
+        if options.resume:
+            step = self._resume(parts)
+            self.before = old.get("seconds", 0.0)
+        elif self.is_main and options.overwrite:
+            self._clear()
+        self.record = {
+            "family": self.family,
+            "declaration": self.declaration.record(),
+            "status": "running",
+            "step": step,
+            "dataset": source.describe(),
+            "model": model_config,
+            "parameters": parameters,
+            "options": dataclasses.asdict(options),
+            "command": command_line_of_this_run(),
+            "processes": self.world,
+            "device": device_name(self.accelerator.device),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "best": None,
+            "warnings": [w for w in old.get("warnings", []) if options.resume and w["step"] <= step],
+        }
+        if self.is_main:
+            with self.saving():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_record()
+                self._cut_log(step)
+        if self.trackers:
+            self.accelerator.init_trackers(
+                "genus", {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+            )
+        self.handlers = {n: signal.signal(n, self._note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+        return step
+
+    def finish(self, step: int, make_pipeline, model: nn.Module) -> None:
+        """Write the finished pipeline into the run folder and close the record."""
+        if self.is_main:
+            with self.saving():
+                self._export(make_pipeline(model))
+                self._write_record(status="finished", step=step)
+            minutes = self.record["seconds"] / 60
+            self.say(f"finished {step} steps in {minutes:.1f} minutes; the pipeline is in {self.folder}")
+        self.close()
+        self.push()
+
+    def push(self) -> None:
+        """Publish the finished run where --push_to_hub says so, by the command that a person would type.
+
+        A process of its own: publishing reads run folders, and no loop knows how it is done.
+        """
+        repo_id = self.options.push_to_hub
+        if not self.is_main or not repo_id:
+            return
+        words = ["-m", "training.publish", str(self.folder), "--repo_id", repo_id]
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+        if done.returncode:
+            why = done.stderr.strip().splitlines()[-1:] or [f"training.publish ended with {done.returncode}"]
+            raise UsageError(f"{why[0].removeprefix('error: ')}; the run itself is finished: python {' '.join(words)}")
+        self.say(done.stdout.strip())
+
+    def _export(self, pipeline) -> None:
+        """Save beside the run first, so that a full disk leaves no half-written pipeline."""
+        temporary = self.folder / ".export.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            pipeline.save_pretrained(temporary)
+            for part in temporary.iterdir():
+                if (self.folder / part.name).is_dir():
+                    shutil.rmtree(self.folder / part.name)
+                os.replace(part, self.folder / part.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds a run that came to its end."""
+        return (self._read_record() or {}).get("status") == "finished"
+
+    def close(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.accelerator.end_training()
+
+    def _write_record(self, **changes) -> None:
+        seconds = self.before + time.time() - self.started
+        self.record.update(changes, seconds=round(seconds, 1))
+        write_atomically(self.folder / "run.json", json.dumps(self.record, indent=1) + "\n")
+
+    # checkpoints
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+
+    def save(self, step: int, parts: dict) -> None:
+        """Checkpoint `parts` after `step` steps; drop those that are no longer kept."""
+        if self.is_main:
+            with self.saving():
+                facts = {"family": self.family, "step": step, "processes": self.world}
+                save_checkpoint(self.folder / "checkpoints" / f"step-{step:08d}", parts, facts)
+                self._write_record(step=step)
+                for old in self.checkpoints[: -self.options.keep_checkpoints]:
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_best(self, step: int, figure: float, average: nn.Module) -> None:
+        """Keep the averaged weights if their validation figure is the lowest so far (main process)."""
+        folder = self.folder / "checkpoints" / "best"
+        try:
+            lowest = json.loads((folder / "state.json").read_text())["validation"]
+        except (OSError, KeyError, json.JSONDecodeError):
+            lowest = math.inf
+        if figure < lowest:
+            self.record["best"] = {"step": step, "validation": figure}
+            with self.saving():
+                save_checkpoint(folder, {"average": average}, {"family": self.family, **self.record["best"]})
+
+    def load_best(self, average: nn.Module) -> None:
+        """The best averaged weights so far; the last ones where they cannot be read (main process)."""
+        folder = self.folder / "checkpoints" / "best"
+        if not folder.exists():
+            return  # nothing to validate on
+        try:
+            facts = load_checkpoint(folder, {"average": average})
+            self.record["best"] = {"step": facts["step"], "validation": facts["validation"]}
+        except ValueError as error:
+            self.say(f"the best checkpoint cannot be used ({error}); exporting the last weights")
+
+    def _resume(self, parts: dict) -> int:
+        for folder in reversed(self.checkpoints):
+            try:
+                facts = load_checkpoint(folder, parts)
+            except ValueError as error:
+                self.say(f"{folder} cannot be used ({error}); going back to the one before")
+                continue
+            if facts["processes"] != self.world:
+                self.say(f"the run had {facts['processes']} processes and now has {self.world}: weights will differ")
+            if getattr(self.options, "streaming", False):
+                self.say("streamed rows start over: the weights will differ from those of an unbroken run")
+            self.say(f"going on from step {facts['step']}")
+            return facts["step"]
+        self.say(f"{self.folder} holds no whole checkpoint; starting from step 0")
+        return 0
+
+    @contextlib.contextmanager
+    def saving(self):
+        """Turn a failure to write into one line that says what is still there."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            last = self.checkpoints[-1] if self.checkpoints else "none"
+            raise UsageError(
+                f"--output_dir {self.folder}: cannot be written ({error}); the last whole checkpoint is {last}, "
+                "--resume true goes on from it"
+            ) from None
+
+    # what happens at each step
+
+    def batches(self, split, step: int, per_step: int):
+        """Batches for this process from `step` on, of which each step takes `per_step`."""
+        options = self.options
+        first = step * per_step
+        return batches(
+            split, options.batch_size, options.seed, first, self.rank, self.world, options.dataloader_workers
+        )
+
+    def seed_step(self, step: int) -> None:
+        """All randomness of a step, on every device, from (seed, step, process)."""
+        seed, device = derive_seed(self.options.seed, step, self.rank), self.accelerator.device
+        # not torch.manual_seed: where a GPU could be but is not, that keeps a stack trace at each call, for half a ms
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            getattr(torch, device.type).manual_seed(seed)
+
+    def stop(self, step: int, parts: dict) -> None:
+        """After Ctrl-C or SIGTERM on any process: save, say how to go on, and end by raising `Stopped`."""
+        self.save(step, parts)
+        if self.is_main:
+            self._write_record(status="stopped")
+        self.close()
+        code = 128 + (self.stop_signal or signal.SIGINT)
+        raise Stopped(f"stopped and saved at step {step}; to go on: {command_line_of_this_run(resume=True)}", code)
+
+    def _note_signal(self, number, frame) -> None:
+        self.stop_signal = number
+
+    def check_finite(self, means: dict[str, float], step: int) -> None:
+        """Raise `Stopped` if a term of the loss at `step` is not finite."""
+        bad = [k for k, v in means.items() if not math.isfinite(v)]
+        if not bad:
+            return
+        # the loss and the gradient are not finite whenever a term is not: name the term
+        term = min(bad, key=("gradient_norm", "loss").__contains__)
+        last = self.checkpoints[-1] if self.checkpoints else "none"
+        if self.is_main:
+            self._write_record(status="not finite")
+        self.close()
+        raise Stopped(f"step {step}: {term} is {means[term]}; the last good checkpoint is {last}", 1)
+
+    # what a person sees
+
+    def say(self, message: str) -> None:
+        if self.is_main:
+            tqdm.write(message, file=sys.stderr)
+
+    def warn(self, step: int, message: str) -> None:
+        """Say it, and keep it in run.json."""
+        self.say(f"warning: step {step}: {message}")
+        self.record["warnings"].append({"step": step, "message": message})
+
+    def progress(self, step: int) -> tqdm:
+        return tqdm(
+            total=self.options.max_steps,
+            initial=step,
+            disable=not self.is_main,
+            unit="step",
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def log(self, step: int, figures: dict) -> None:
+        if self.is_main:
+            with self.saving(), open(self.folder / "log.jsonl", "a") as out:
+                out.write(json.dumps({"step": step, **figures}) + "\n")
+        if self.trackers:
+            self.accelerator.log(figures, step=step)
+
+    def _read_log(self) -> list[dict]:
+        file = self.folder / "log.jsonl"
+        lines = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+                lines.append(json.loads(line))
+        return lines
+
+    def _cut_log(self, step: int) -> None:
+        """Drop what a killed run logged after its last checkpoint."""
+        kept = [line for line in self._read_log() if line["step"] <= step]
+        write_atomically(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def draw_curve(self, names: tuple[str, ...] = ("loss",)) -> None:
+        """curve.png: the losses of these names, and the mean over validation where there is one."""
+        lines = self._read_log()
+        if not self.is_main or not lines:
+            return
+        from training.pictures import loss_curve
+
+        with self.saving():
+            write_atomically(self.folder / "curve.png", loss_curve(lines, names))
+
+    def draw_samples(self, picture: bytes) -> None:
+        with self.saving():
+            write_atomically(self.folder / "samples.png", picture)
+
+
+def start(
+    declaration: Declaration,
+    component: str | tuple[str, str] | None,
+    options: RunOptions,
+    build_model: Callable,
+    load: Callable = load_data,
+) -> tuple:
+    """A run, its data, and its model `build_model(options, source)`, on the weights of --init_from where it is given.
+
+    Where there are two players, `component` and what is built are pairs; None where `build_model` sees to --init_from.
+
+    Raises:
+        UsageError: the options do not fit the folder, the data or the weights.
+    """
+    run = Run(declaration, options)
+    with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
+        source = load(options)
+    if getattr(source, "kind", None) == "vector":
+        run.declaration = declaration.of_points()
+    try:
+        model = build_model(options, source)
+    except ValueError as error:
+        raise UsageError(f"--dataset {options.dataset}: {error}") from None
+    if component is not None and options.init_from:
+        pairs = [(model, component)] if isinstance(component, str) else zip(model, component, strict=True)
+        for part, name in pairs:
+            load_weights(part, options.init_from, name)
+    return run, source, model

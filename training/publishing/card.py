@@ -1,0 +1,136 @@
+"""The card of a published model: README.md with its metadata, built from the record and the figures beside the weights."""
+
+import hashlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from training.declaration import UNDECLARED, Declaration
+from training.figures import MEASURES, figures, measure_named
+from training.layouts.choice import declared_in
+from training.publishing.commit import commit_of_code
+
+
+def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
+    """README.md for a portable folder.
+
+    Args:
+        folder: with the weights, the code, and run.json and results.json where there are such.
+        name: how the card calls the model: a Hub id, or the folder's name.
+        class_name: of the pipeline.
+        layout: of the folder, a module of training/layouts/.
+    """
+    run, found = (_read(folder / file) for file in ("run.json", "results.json"))
+    declaration = declared_in(folder) or UNDECLARED
+    dataset = run["dataset"] if run else {}
+    dataset_id = dataset.get("id")
+    data = ModelCardData(
+        library_name=layout.LIBRARY,
+        pipeline_tag=declaration.pipeline_tag,
+        license="apache-2.0",
+        tags=["genus", class_name],
+        datasets=[dataset_id] if dataset_id and "/" in dataset_id else None,
+        model_name=name.split("/")[-1],
+        eval_results=_eval_results(found, declaration),
+    )
+    pictures = {file: said for measure in MEASURES for file, said in measure_named(measure).PICTURES.items()}
+    parts = [
+        f"# {name}\n",
+        "![Samples](samples.png)\n" if (folder / "samples.png").is_file() else "",
+        layout.snippet(folder, name, declaration.example),
+        _training(run),
+        _figures(found, declaration, dataset),
+        *(f"{said}:\n\n![{said}]({file})\n" for file, said in pictures.items() if (folder / file).is_file()),
+        _limits(dataset),
+        _code(folder),
+    ]
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(part for part in parts if part)))
+
+
+def _read(file: Path) -> dict:
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _said(figure, declaration: Declaration, found: dict) -> str:
+    return figure.said.format(unit=declaration.unit, extractor=found.get("extractor", {}).get("id", ""))
+
+
+def _eval_results(found: dict, declaration: Declaration) -> list[EvalResult] | None:
+    results = []
+    for figure in figures():
+        if figure.kind is None or figure.key not in found:
+            continue
+        said = _said(figure, declaration, found)
+        if (
+            figure.kind in ("nll", "bits_per_byte")
+            and "convention" in found
+            and not figure.key.startswith("importance")
+        ):
+            said += f" ({found['convention']})"
+        results.append(
+            EvalResult(
+                task_type=declaration.task,
+                dataset_type=found["dataset"],
+                dataset_name=found["dataset"],
+                dataset_split=found.get("split", "test"),
+                metric_type=figure.kind,
+                metric_name=said,
+                metric_value=found[figure.key],
+            )
+        )
+    return results or None
+
+
+def _training(run: dict) -> str:
+    if not run:
+        return ""
+    return (
+        f"## Training\n\n{run['step']} steps on {run['dataset']['id']} in {run['seconds'] / 60:.1f} minutes "
+        f"({run['device']}), {run['parameters']:,} parameters:\n\n```\n{run['command']}\n```\n"
+    )
+
+
+def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
+    if not found:
+        return ""
+    extractor, lines = found.get("extractor", {}), []
+    for figure in figures():
+        if figure.kind is not None and figure.key in found:
+            error = found.get(figure.error)
+            value = f"{found[figure.key]}" if error is None else f"{found[figure.key]} ± {error}"
+            lines.append(f"| {_said(figure, declaration, found)} | {value} |")
+    if not lines:
+        return ""
+    text = f"## Measured\n\nOn {dataset.get('held_out', 'test data')}:\n\n| what | figure |\n|---|---|\n"
+    text += "\n".join(lines) + "\n"
+    if "convention" in found:
+        text += f"\nLikelihood: {found['convention']}.\n"
+    if extractor:
+        text += (
+            f"\nDistances are of {found['samples']:,} samples, in the features of `{extractor['id']}` (SHA-256 of its "
+            f"weights {extractor['sha256']}); training images are at {found['floor']['frechet_distance']}. Of the "
+            f"samples, {found['memorised']:.1%} lie closer to a training image than 99 % of test images do.\n"
+        )
+    return text
+
+
+def _limits(dataset: dict) -> str:
+    licence = dataset.get("licence") or "see its page"
+    name = dataset.get("id")
+    data = f" It knows nothing but {name} (licence of the data: {licence})." if name else ""
+    return (
+        "## Limits and intended use\n\nFor learning, teaching and comparing generative models, and as a small part of "
+        f"other programs.{data} Likelihoods compare only within one data set and one convention. The code and the "
+        "weights are under Apache-2.0.\n"
+    )
+
+
+def _code(folder: Path) -> str:
+    files = sorted(folder.rglob("*.py"))
+    rows = "".join(
+        f"| `{file.relative_to(folder).as_posix()}` | {hashlib.sha256(file.read_bytes()).hexdigest()} |\n"
+        for file in files
+    )
+    return f"## Code\n\nOf commit {commit_of_code()}.\n\n| file | SHA-256 |\n|---|---|\n{rows}"

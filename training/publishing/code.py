@@ -1,0 +1,55 @@
+"""The code that a published model carries: the files of pipelines/ that define its classes, under names with their hash.
+
+diffusers puts all remote code into one folder by file name, and two repositories with files of one name would run each
+other's code: a module's name therefore carries a hash of its content.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from training.options import UsageError
+from training.publishing.compile import compiled
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def defining_file(kind: str, class_name: str) -> Path:
+    """The file pipelines/*/<kind>_*.py that defines a class.
+
+    Raises:
+        UsageError: none does.
+    """
+    for file in sorted(ROOT.glob(f"pipelines/*/{kind}_*.py")):
+        if class_name in _classes(file, file.stat().st_mtime_ns):
+            return file
+    raise UsageError(f"{class_name}: no file pipelines/*/{kind}_*.py defines it")
+
+
+@cache
+def _classes(file: Path, changed: int) -> frozenset[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+
+
+def module_name(file: Path) -> str:
+    """The module's dotted name from the root: pipelines.autoencoders.modeling_vae."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+def file_of_module(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+def hashed_name(stem: str, content: bytes) -> str:
+    return f"{stem}_{hashlib.sha256(content).hexdigest()[:6]}"
+
+
+def add_code(file: Path, folder: Path) -> str:
+    """Write a module of pipelines/, with what it shares compiled in, under its hashed name; returns that name."""
+    content = compiled(file).encode()
+    module = hashed_name(file.stem, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.py").write_bytes(content)
+    return module

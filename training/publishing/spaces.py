@@ -1,0 +1,67 @@
+"""Building Spaces: a folder that runs by itself, or the gallery, which holds all of them as pages of one.
+
+A Space is its own folder and `kit/`, the package that all Spaces share. The gallery holds the other Spaces' modules
+beside its own, and of each checkpoint the record, the figures and the pictures.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from training.figures import all_tables
+from training.options import UsageError
+from training.publishing.build import replacing
+from training.publishing.record import copy_record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def space(source: Path, to: Path) -> None:
+    """Write the folder of a Space that runs by itself: its own files, and those that all Spaces share.
+
+    Raises:
+        UsageError: `source` is no Space, or `to` holds something else.
+    """
+    missing = [name for name in ("app.py", "README.md", "requirements.txt") if not (source / name).is_file()]
+    if missing:
+        raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
+    with replacing(to, source, _is_space) as folder:
+        (folder / "kit").mkdir()
+        for place, files in ((folder, _files(source)), (folder / "kit", _files(ROOT / "spaces" / "kit"))):
+            for file in files:
+                shutil.copyfile(file, place / file.name)
+        if source.name == "gallery":
+            _add_pages(folder)
+
+
+def _add_pages(folder: Path) -> None:
+    """What the gallery shows: the other Spaces as modules, the records and pictures of all checkpoints, their tables.
+
+    Raises:
+        UsageError: two Spaces have a module of one name.
+    """
+    apps = {file.parent.name: file for file in sorted(ROOT.glob("spaces/*/app.py")) if file.parent.name != "gallery"}
+    for name, app in apps.items():
+        for module in (app, *(file for file in sorted(app.parent.glob("*.py")) if file != app)):
+            called = f"{name}.py" if module == app else module.name
+            if (folder / called).exists() or (folder / Path(called).stem).exists():
+                raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module {called}")
+            shutil.copyfile(module, folder / called)
+    (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
+    tables = json.dumps(all_tables(ROOT / "checkpoints"), ensure_ascii=False, indent=1)
+    (folder / "tables.json").write_text(tables + "\n", encoding="utf-8")
+    (folder / "records").mkdir()
+    for record in sorted(ROOT.glob("checkpoints/*/run.json")):
+        place = folder / "records" / record.parent.name
+        place.mkdir()
+        copy_record(record.parent, place)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What belongs to a Space; gradio leaves .pyi files beside modules that define components."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".pyi")
+
+
+def _is_space(folder: Path) -> bool:
+    has_kit = (folder / "kit" / "theme.py").is_file() or (folder / "kit.py").is_file()  # the second in older builds
+    return has_kit and all((folder / name).is_file() for name in ("app.py", "README.md"))
