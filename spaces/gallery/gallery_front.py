@@ -60,15 +60,16 @@ def tree(records: list[Record], pages: dict) -> str:
 
 
 def tables() -> str:
-    """The tables that the build wrote to tables.json."""
+    """The tables that the build wrote to tables.json, the first of them open."""
     drawn = ""
-    for table in json.loads((HERE / "tables.json").read_text()):
+    for number, table in enumerate(json.loads((HERE / "tables.json").read_text())):
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table["columns"])
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in table["rows"]
         )
+        count = f"{len(table['rows'])} model{'s' if len(table['rows']) != 1 else ''}"
         drawn += (
-            f"<h3>{html.escape(table['title'])}</h3>"
-            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f"<details{'' if number else ' open'}><summary><b>{html.escape(table['title'])}</b> {count}</summary>"
+            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
         )
     return drawn

@@ -74,11 +74,12 @@ def read_records() -> list[Record]:
 
 
 def page_of(record: Record, pages: dict) -> str | None:
-    """The page that shows a model best: the one that prefers it most, then one of its branch; None where none can."""
+    """The page that shows a model best: the one that prefers it most, of its branch, or that asks for most of what it
+    answers; None where none can."""
 
     def distance(name: str) -> tuple:
         preferred = pages[name].MODELS.preferred
         place = preferred.index(record.name) if record.name in preferred else math.inf
-        return place, record.branch != pages[name].BRANCH, name
+        return place, record.branch != pages[name].BRANCH, -pages[name].MODELS.fit(record.name), name
 
     return min((name for name, page in pages.items() if page.MODELS.takes(record.name)), key=distance, default=None)

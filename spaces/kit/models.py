@@ -32,6 +32,7 @@ class Models:
             takes every model, in a gallery those of the preferred names.
         kind: of the data, "image" or "vector", where the page takes one kind alone.
         library: whose pipelines they are, diffusers or transformers.
+        where: a further condition on what is `known` of a model before it is loaded.
     """
 
     # of all pages together
@@ -48,8 +49,10 @@ class Models:
         needs: Sequence[Sequence[str]] = (),
         kind: str | None = None,
         library: str = "diffusers",
+        where: Callable[[dict], bool] | None = None,
     ):
         self.preferred, self.needs, self.kind, self.library = tuple(preferred), tuple(needs), kind, library
+        self.where = where
         self.libraries.add(library)
         given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
         addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
@@ -69,7 +72,11 @@ class Models:
         """Whether the page shows a model of this name; in a gallery also of one that MODEL_ID does not name."""
         if not self.needs:
             return self.records is None or name in self.preferred
-        return any(self._may_answer(name, group) for group in self.needs)
+        return self.fit(name) > 0
+
+    def fit(self, name: str) -> int:
+        """How much of what the page needs a model answers: the most calls in a group of which it answers all; 0 for none."""
+        return max((len(group) for group in self.needs if self._may_answer(name, group)), default=0)
 
     def that_answer(self, *calls: str) -> list[str]:
         """Those that answer these calls too, or of which it is not known yet; for a tab's own choice."""
@@ -89,6 +96,8 @@ class Models:
         if "calls" not in found:
             return self.records is None
         if set(calls) - set(found["calls"]) or self.kind not in (None, found.get("data_kind")):
+            return False
+        if self.where is not None and not self.where(found):
             return False
         usual = "transformers" if found.get("data_kind") == "text" else "diffusers"
         library = found.get("run", {}).get("declaration", {}).get("layout", usual)

@@ -89,11 +89,13 @@ def grown_url(portable_digits):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_front_page_leads_to_each_space_and_lists_the_models(browser, url, width):
+def test_the_front_page_leads_to_each_space_and_lists_the_models(browser, portable_digits, url, width):
+    tables = json.loads((portable_digits / "space" / "tables.json").read_text())
     with opened(browser, url, width) as page:
         page.get_by_text("Can it say how probable something is?").wait_for()
         for name in CHECKPOINTS:
-            assert page.locator("#tables td").get_by_text(name, exact=True).count() == 1
+            cells = page.locator("#tables td:first-child").get_by_text(name, exact=True).count()
+            assert cells == sum(name in (row[0] for row in table["rows"]) for table in tables) >= 1
         for name in SPACES:
             card = page.locator(f"#tree a.card[href='{name}']").first
             assert card.locator("img").get_attribute("src").startswith("data:image/png")
