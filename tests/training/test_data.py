@@ -10,8 +10,9 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from training.data import images
-from training.data.batches import batches, check_batch_size, in_order
-from training.data.images import KNOWN, DataOptions, load_data
+from training.data.batches import batches_in_order, check_batch_size, training_batches
+from training.data.images import DataOptions, load_data
+from training.data.known import KNOWN
 from training.data.source import to_network
 from training.data.splits import ArraySplit, LazySplit, StreamSplit
 from training.data.toys import TOYS
@@ -48,7 +49,7 @@ def image_folder(tmp_path):
 
 
 def rows_of(split) -> set[bytes]:
-    return {row.numpy().tobytes() for batch in in_order(split, 64) for row in batch["x"]}
+    return {row.numpy().tobytes() for batch in batches_in_order(split, 64) for row in batch["x"]}
 
 
 def assert_disjoint(source):
@@ -82,7 +83,7 @@ def test_memory_mapped_streamed_and_in_memory_rows_are_the_same_split_alike(parq
     assert isinstance(stream.train, StreamSplit)
     assert rows_of(lazy.train) == rows_of(memory.train) and rows_of(lazy.test) == rows_of(memory.test)
     for source in (lazy, stream):
-        batch, expected = next(in_order(source.test, 16)), next(in_order(memory.test, 16))
+        batch, expected = next(batches_in_order(source.test, 16)), next(batches_in_order(memory.test, 16))
         assert batch.keys() == expected.keys() == {"x", "class_labels"}
         assert all(torch.equal(batch[name], expected[name]) for name in batch)
     streamed = rows_of(stream.train), rows_of(stream.validation)
@@ -197,20 +198,20 @@ def take(iterator, count: int) -> list[list[int]]:
 
 
 def test_batches_go_on_where_they_were():
-    whole = take(batches(numbered(50), 8, seed=3, first=0, rank=0, world=1), 20)
-    assert take(batches(numbered(50), 8, seed=3, first=13, rank=0, world=1), 7) == whole[13:]
-    assert take(batches(numbered(50), 8, seed=4, first=0, rank=0, world=1), 20) != whole
+    whole = take(training_batches(numbered(50), 8, seed=3, first=0, rank=0, world=1), 20)
+    assert take(training_batches(numbered(50), 8, seed=3, first=13, rank=0, world=1), 7) == whole[13:]
+    assert take(training_batches(numbered(50), 8, seed=4, first=0, rank=0, world=1), 20) != whole
 
 
 def test_an_epoch_shows_each_row_at_most_once_and_epochs_differ():
-    order = take(batches(numbered(48), 8, seed=0, first=0, rank=0, world=1), 12)
+    order = take(training_batches(numbered(48), 8, seed=0, first=0, rank=0, world=1), 12)
     first, second = functools.reduce(operator.iadd, order[:6], []), functools.reduce(operator.iadd, order[6:], [])
     assert sorted(first) == sorted(second) == list(range(48)) and first != second
 
 
 def test_processes_share_each_batch():
-    alone = take(batches(numbered(50), 8, seed=1, first=0, rank=0, world=1), 9)
-    halves = [take(batches(numbered(50), 4, seed=1, first=0, rank=rank, world=2), 9) for rank in range(2)]
+    alone = take(training_batches(numbered(50), 8, seed=1, first=0, rank=0, world=1), 9)
+    halves = [take(training_batches(numbered(50), 4, seed=1, first=0, rank=rank, world=2), 9) for rank in range(2)]
     assert [a + b for a, b in zip(*halves, strict=True)] == alone
 
 
@@ -260,7 +261,7 @@ def test_padding_puts_the_image_in_the_middle():
 @pytest.mark.parametrize("name", TOYS)
 def test_toys_are_points_in_the_plane(name):
     source = load_data(DataOptions(dataset=name))
-    batch = next(in_order(source.train, 20_000))
+    batch = next(batches_in_order(source.train, 20_000))
     x, labels = batch["x"], batch.get("class_labels")
     assert x.shape == (20_000, 2) and x.abs().max() < 3 and x.isfinite().all()
     assert source.kind == "vector" and source.spec("binary")["support"] == "real"
@@ -271,7 +272,7 @@ def test_toys_are_points_in_the_plane(name):
 
 def test_the_modes_of_ring_and_grid_are_where_they_belong():
     for name, radius in (("ring", 2.0), ("grid", None)):
-        batch = next(in_order(load_data(DataOptions(dataset=name)).train, 20_000))
+        batch = next(batches_in_order(load_data(DataOptions(dataset=name)).train, 20_000))
         x, labels = batch["x"], batch["class_labels"]
         centres = torch.stack([x[labels == c].mean(0) for c in labels.unique()])
         if radius:
@@ -281,6 +282,6 @@ def test_the_modes_of_ring_and_grid_are_where_they_belong():
 
 
 def test_the_checkerboard_fills_black_squares_only():
-    x = next(in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))["x"]
+    x = next(batches_in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))["x"]
     square = x.floor().long()
     assert ((square.sum(1) % 2) == 0).all()

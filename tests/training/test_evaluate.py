@@ -12,10 +12,10 @@ from training.measures.classification import calibration
 from training.measures.likelihood import bits_per_dim
 from training.measures.samples import (
     frechet_distance,
-    memorised,
-    nearest,
+    memorised_share,
+    nearest_distances,
+    parse_sweep,
     precision_recall_density_coverage,
-    sweep_of,
 )
 from training.options import UsageError
 
@@ -43,9 +43,9 @@ def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
 
 def test_nearest_leaves_out_the_point_itself():
     line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert nearest(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
-    assert nearest(line, line, 1).tolist() == [0, 0, 0, 0]
-    assert nearest(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
+    assert nearest_distances(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
+    assert nearest_distances(line, line, 1).tolist() == [0, 0, 0, 0]
+    assert nearest_distances(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
 
 
 def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
@@ -72,9 +72,9 @@ def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
 def test_copies_of_training_images_are_found_out():
     generator = torch.Generator().manual_seed(0)
     train, test, fresh = (torch.randn(2_000, 6, generator=generator) for _ in range(3))
-    assert memorised(train, test, fresh) == pytest.approx(0.01, abs=0.01)
+    assert memorised_share(train, test, fresh) == pytest.approx(0.01, abs=0.01)
     copied = torch.cat([fresh[:1_000], train[:1_000] + 1e-4])
-    assert memorised(train, test, copied) == pytest.approx(0.505, abs=0.01)
+    assert memorised_share(train, test, copied) == pytest.approx(0.505, abs=0.01)
 
 
 def test_a_uniform_model_of_bytes_has_eight_bits_per_dim():
@@ -163,8 +163,8 @@ def test_a_sweep_names_an_argument_of_the_call_and_numbers():
         def __call__(self, batch_size=1, temperature=1.0):
             pass
 
-    assert sweep_of(Pipe(), "temperature=1,0.5") == ("temperature", [1, 0.5])
+    assert parse_sweep(Pipe(), "temperature=1,0.5") == ("temperature", [1, 0.5])
     with pytest.raises(UsageError, match="--sweep steps=5: Pipe has no argument 'steps'"):
-        sweep_of(Pipe(), "steps=5")
+        parse_sweep(Pipe(), "steps=5")
     with pytest.raises(UsageError, match="must be an argument and numbers"):
-        sweep_of(Pipe(), "temperature=hot")
+        parse_sweep(Pipe(), "temperature=hot")

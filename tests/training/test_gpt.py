@@ -16,7 +16,7 @@ from tests.conftest import ROOT, run_module
 from tests.training.test_hub import running_hub
 from tests.training.test_publish import alone
 from training.data import tokens
-from training.data.batches import batches
+from training.data.batches import training_batches
 from training.data.documents import TextOptions, load_documents
 from training.data.text import held_out_texts, load_text, packed_positions
 from training.data.tokens import TokenSplit
@@ -248,7 +248,7 @@ def test_streams_are_split_by_process_and_pack_all_they_read(tmp_path):
         tokens = [int(t) for row in rows for t in row[1:]]
         found.append({source.tokenizer.decode(d) for d in _between(tokens, end)})
     assert found[0] and found[1] and not found[0] & found[1]
-    batch = next(batches(source.train, 4, 0, 0, 0, 1))
+    batch = next(training_batches(source.train, 4, 0, 0, 0, 1))
     assert batch.keys() == {"tokens"} and batch["tokens"].shape == (4, 9) and batch["tokens"].dtype == torch.int64
     held = held_out_texts(options)
     assert held.dataset_id == tmp_path.name and held.texts and not set(held.texts) & (found[0] | found[1])

@@ -23,11 +23,11 @@ def applies(pipe, source) -> bool:
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
-    found = figures(pipe, options.run["dataset"])
+    found = figures_on_kept_rows(pipe, options.run["dataset"])
     return ({} if found is None else {"figures_on_kept_rows": found}), {}
 
 
-def figures(pipe, dataset: dict) -> dict[str, float] | None:
+def figures_on_kept_rows(pipe, dataset: dict) -> dict[str, float] | None:
     """Whatever the pipeline answers, a mean over the rows; None where none are kept of its data.
 
     Args:

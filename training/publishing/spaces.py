@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.figures import all_tables
 from training.options import UsageError
-from training.publishing.build import replacing
+from training.publishing.build import FolderReplacement
 from training.publishing.record import copy_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def space(source: Path, to: Path) -> None:
     missing = [name for name in ("app.py", "README.md", "requirements.txt") if not (source / name).is_file()]
     if missing:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
-    with replacing(to, source, _is_space) as folder:
+    with FolderReplacement(to, source, _is_space) as folder:
         (folder / "kit").mkdir()
         for place, files in ((folder, _files(source)), (folder / "kit", _files(ROOT / "spaces" / "kit"))):
             for file in files:
