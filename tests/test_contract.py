@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import pickle
 import sys
 from pathlib import Path
 
@@ -173,6 +174,17 @@ def test_every_named_parameter_gets_a_gradient(make, instance):
         reached |= {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
         optimizer.step()
     assert parameters and not parameters.keys() - reached
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(BUILT)], scope="module")
+def test_what_is_built_is_one_file_whose_classes_pickle(pipe, instance):
+    file = Path(inspect.getfile(type(pipe)))
+    modules = {node.module for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
+    assert not any(module.startswith(("pipelines", "training")) for module in modules)
+    assert f"class {instance.pipeline.__name__}" in file.read_text()
+    module = sys.modules[type(pipe).__module__]
+    own = [kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__ == module.__name__]
+    assert type(pipe) in own and all(pickle.loads(pickle.dumps(kind)) is kind for kind in own)
 
 
 # Sampling

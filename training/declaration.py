@@ -16,7 +16,7 @@ class Declaration:
         family: of the recipe, as run.json names it; a run folder holds runs of one family.
         branch: the folder under pipelines/ and training/ in which it lives.
         title: what a person calls it.
-        example: one line of Python that a card shows first; `pipe` is the loaded pipeline.
+        example: Python that a card shows first, one line or a few; `pipe` is the loaded pipeline.
         points_example: the same where x are points and not images.
         measures: the modules of training/measures/ that evaluating owes it. Each is asked whether it applies.
         layout: the module of training/layouts/ that knows its files.

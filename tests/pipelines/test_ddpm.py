@@ -395,6 +395,13 @@ def test_codes_of_gaussian_data_are_standard_normal():
     torch.testing.assert_close(z.T.cov(), torch.eye(2), atol=0.1, rtol=0)
 
 
+def test_there_is_no_way_between_opposite_codes(monkeypatch):
+    pipe = gaussian()
+    monkeypatch.setattr(type(pipe), "encode", lambda self, x, *_: x)
+    with pytest.raises(ValueError, match="a and b have codes in opposite directions"):
+        pipe.interpolate(draws(1), -draws(1))
+
+
 # Filling in, and starting from an image
 
 

@@ -43,7 +43,9 @@ DECLARATION = Declaration(
     family="gpt",
     branch="language",
     title="Language model",
-    example='print(pipe("The ", max_new_tokens=200, temperature=0.8)["generated_text"])',
+    example="""print(pipe("The ", max_new_tokens=200, temperature=0.8)["generated_text"])
+print(pipe.score("The text whose tokens are to be scored.").log_probs)  # nats; also .perplexity, .bits_per_byte
+probabilities = pipe.next_token("The ").probs  # the likeliest first""",
     measures=("text_likelihood", "text_speed", "kept_rows"),
     layout="transformers",
     unit="token",

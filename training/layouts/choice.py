@@ -9,7 +9,7 @@
     code(source)                   the files of pipelines/ that a build takes its code from, what they import left out
     load(folder, device)           the pipeline of a built folder, in float32
     networks(pipe)                 its networks by name
-    snippet(name, example)         the part of the card that tells how to load it
+    snippet(folder, name, example) the part of the card that tells how to load it
 
 A new layout is a new module here; a recipe names it in its declaration.
 """

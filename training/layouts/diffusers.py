@@ -73,7 +73,7 @@ def networks(pipe) -> dict:
     return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
-def snippet(name: str, example: str) -> str:
+def snippet(folder: Path, name: str, example: str) -> str:
     return f"""## Load it
 
 It needs `pip install torch diffusers`, nothing else; the code that runs it lies beside its weights. Online:

@@ -64,27 +64,27 @@ def networks(pipe) -> dict:
     return {"model": pipe.model}
 
 
-def snippet(name: str, example: str) -> str:
+def snippet(folder: Path, name: str, example: str) -> str:
+    task = next(iter(json.loads((folder / "config.json").read_text())["custom_pipelines"].values()))
+    model_class = task["pt"][0]
     return f"""## Load it
 
 The network and the tokenizer are transformers' own, and need no code from here:
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {model_class}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}")  # a Hub id, or a folder
+model = {model_class}.from_pretrained("{name}")  # a Hub id, or a folder
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-The pipeline beside them adds probabilities and fast decoding. It needs `pip install torch transformers`:
+The pipeline beside them is this project's, and does more. It needs `pip install torch transformers`:
 
 ```python
 from transformers import pipeline
 
 pipe = pipeline(model="{name}", trust_remote_code=True)
 {example}
-print(pipe.score("The text whose tokens are to be scored.").log_probs)  # nats; also .perplexity, .bits_per_byte
-probabilities = pipe.next_token("The ").probs  # the likeliest first
 ```
 
 Offline, once `hf download {name}` has fetched it, set `HF_HUB_OFFLINE=1`, or give the folder that

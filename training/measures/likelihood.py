@@ -23,6 +23,10 @@ def _bounded(found: dict) -> str:
     return f"{'≤ ' if found['likelihood'] == 'bound' else ''}{found['nats']:.2f} ± {found['nats_standard_error']:.2f}"
 
 
+def _without_bits(found: dict, kind: str) -> bool:
+    return "nats" in found and "bits_per_dim" not in found and found.get("data_kind") == kind
+
+
 NATS = Figure(
     "nats", "nats", "-log p(x), nats per {unit}", error="nats_standard_error", kind="nll", order=10, show=_bounded
 )
@@ -37,9 +41,9 @@ WEIGHTED = Figure(
 )
 TABLES = (
     Table("Likelihood of 8-bit images", (BITS, NATS), lambda found: "bits_per_dim" in found, 10),
-    Table("Likelihood of binary images", (NATS, WEIGHTED), lambda found: WEIGHTED.key in found, 11),
-    Table("Likelihood of points", (NATS,), lambda found: "nats" in found and not {BITS.key, WEIGHTED.key} & found.keys(), 12),
-)  # fmt: skip
+    Table("Likelihood of binary images", (NATS, WEIGHTED), lambda found: _without_bits(found, "image"), 11),
+    Table("Likelihood of points", (NATS,), lambda found: _without_bits(found, "vector"), 12),
+)
 PICTURES = {}
 
 

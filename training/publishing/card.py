@@ -39,7 +39,7 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
     parts = [
         f"# {name}\n",
         "![Samples](samples.png)\n" if (folder / "samples.png").is_file() else "",
-        layout.snippet(name, declaration.example),
+        layout.snippet(folder, name, declaration.example),
         _training(run),
         _figures(found, declaration, dataset),
         *(f"{said}:\n\n![{said}]({file})\n" for file, said in pictures.items() if (folder / file).is_file()),
