@@ -8,6 +8,7 @@
     python -m training.publish --space spaces/vae --repo_id user/vae --model_id user/vae-mnist,user/cvae-mnist
     python -m training.publish --all --namespace user
     python -m training.publish --verify user/vae-mnist
+    python -m training.publish --cache .cache                                     # what `make demo` serves, up to date
 
 A portable folder holds the weights as safetensors, the code that they need and an index that names it: diffusers'
 `model_index.json`, or of a language model transformers' `config.json` with its `custom_pipelines`. Code files
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from training.options import LineParser, UsageError, check_repo_id, command_line
 from training.publishing.build import build, checkpoint
+from training.publishing.cache import refresh, sentence
 from training.publishing.hub import make_collection, upload
 from training.publishing.spaces import space
 from training.publishing.verify import verify
@@ -41,6 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         "--all", action="store_true", help="publish every checkpoint and Space, and a collection of them"
     )
     parser.add_argument("--verify", help="say whether the code in this folder or repository is this project's")
+    parser.add_argument("--cache", type=Path, help="bring the portable folders of all checkpoints and the gallery in this "
+                        "folder up to date")  # fmt: skip
     parser.add_argument("--to", type=Path, help="write the portable folder, or the Space, here")
     parser.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
     parser.add_argument(
@@ -56,12 +60,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model_id", help="models that an uploaded Space shows (its MODEL_ID), separated by commas")
     parser.add_argument("--namespace", help="user or organisation that --all publishes for")
     options = parser.parse_args(argv)
-    if sum([options.source is not None, options.space is not None, options.all, options.verify is not None]) != 1:
+    given = [options.source, options.space, options.all or None, options.verify, options.cache]
+    if sum(one is not None for one in given) != 1:
         raise UsageError(
-            "give a run or a checkpoint, or --space with the folder of a Space, --all or --verify; one of them"
+            "give a run or a checkpoint, or --space with the folder of a Space, --all, --verify or --cache; one of them"
         )
     if options.verify is not None:
         return _say_verified(options.verify)
+    if options.cache is not None:
+        return print(f"{options.cache}: {sentence(refresh(ROOT / 'checkpoints', options.cache))}")
     if options.all:
         return _publish_all(options)
     if sum([options.to is not None, options.checkpoint is not None, options.repo_id is not None]) != 1:

@@ -6,6 +6,7 @@
                                    runs and checkpoints do; None where it holds no pipeline
     copy(source, folder, dtype)    what a checkpoint keeps: weights, cast where a dtype is given, and configs
     build(source, folder)          the same with the code that loads it; returns the pipeline's class name
+    code(source)                   the files of pipelines/ that a build takes its code from, what they import left out
     load(folder, device)           the pipeline of a built folder, in float32
     networks(pipe)                 its networks by name
     snippet(folder, name, example) the part of the card that tells how to load it

@@ -46,6 +46,12 @@ def build(source: Path, folder: Path) -> str:
     return index["_class_name"]
 
 
+def code(source: Path) -> list[Path]:
+    index = read_index(source)
+    own = [library for library, _ in components(index).values() if not is_library(library)]
+    return [defining_file("pipeline", index["_class_name"]), *map(file_of_module, own)]
+
+
 def load(folder: Path, device: str):
     """Raises a `UsageError` where it cannot be loaded."""
     import torch

@@ -42,6 +42,11 @@ def build(source: Path, folder: Path) -> str:
     return class_name
 
 
+def code(source: Path) -> list[Path]:
+    tasks = read_config(source)["custom_pipelines"].values()
+    return [defining_file("pipeline", task["impl"].split(".")[1]) for task in tasks]
+
+
 def load(folder: Path, device: str):
     """Raises a `UsageError` where it cannot be loaded."""
     import torch

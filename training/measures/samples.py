@@ -146,10 +146,10 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGH
     }
 
 
-def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, split, count: int = 32) -> bytes:
+def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, source, count: int = 32) -> bytes:
     """The first samples, and on the right of each its nearest training image by the features: a PNG."""
     which = torch.cdist(fake[:count], train).argmin(1)
-    found = split.__getitems__(which)["x"].float() / 255
+    found = source.as_input(source.train.__getitems__(which))
     pairs = torch.stack([images[:count], found], 1).flatten(0, 1)
     return image_grid(pairs.permute(0, 2, 3, 1).numpy(), 8)
 
@@ -229,7 +229,7 @@ def compare_samples(pipe, source, extractor: str, options: argparse.Namespace) -
     for name, values in sweeps:
         rows = [{"value": value, **rounded(draw(number, **{name: value})[2])} for value in values]
         found.setdefault("sweeps", {})[name] = {"samples": number, "rows": rows}
-    return found, {"nearest.png": nearest_pairs(images, fake, train, source.train)}
+    return found, {"nearest.png": nearest_pairs(images, fake, train, source)}
 
 
 def distances(real: Tensor, fake: Tensor) -> dict[str, float]:

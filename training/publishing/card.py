@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from types import ModuleType
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from training.declaration import UNDECLARED, Declaration
 from training.figures import MEASURES, figures, measure_named
 from training.layouts.choice import declaration_in
@@ -22,6 +20,8 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
         class_name: of the pipeline.
         layout: of the folder, a module of training/layouts/.
     """
+    from huggingface_hub import ModelCard, ModelCardData  # takes most of a second
+
     run, found = (_read(folder / file) for file in ("run.json", "results.json"))
     declaration = declaration_in(folder) or UNDECLARED
     dataset = run["dataset"] if run else {}
@@ -57,7 +57,10 @@ def _describe(figure, declaration: Declaration, found: dict) -> str:
     return figure.description.format(unit=declaration.unit, extractor=found.get("extractor", {}).get("id", ""))
 
 
-def _eval_results(found: dict, declaration: Declaration) -> list[EvalResult] | None:
+def _eval_results(found: dict, declaration: Declaration) -> list | None:
+    """The figures as huggingface_hub.EvalResult."""
+    from huggingface_hub import EvalResult
+
     results = []
     for figure in figures():
         if figure.metric_type is None or figure.key not in found:

@@ -29,7 +29,7 @@ def defining_file(kind: str, class_name: str) -> Path:
 
 @cache
 def _classes(file: Path, changed: int) -> frozenset[str]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = ast.parse(file.read_text(encoding="utf-8"), file)
     return frozenset(node.name for node in tree.body if isinstance(node, ast.ClassDef))
 
 

@@ -63,7 +63,7 @@ def _root(file: Path) -> Path:
 def _collect(file: Path, found: list[Path], above: tuple[Path, ...]) -> None:
     if file in above:
         raise UsageError(f"{file}: imports itself, by way of {', '.join(p.stem for p in above[above.index(file) :])}")
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = ast.parse(file.read_text(encoding="utf-8"), file)
     top = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         for module in _imported(node):

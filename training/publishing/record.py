@@ -12,6 +12,12 @@ from training.publishing.copying import write_json
 LOCAL_OPTIONS = ("output_dir", "data_dir", "resume", "overwrite", "report_to", "max_memory_gb", "push_to_hub")
 
 
+def record_files(source: Path) -> list[Path]:
+    """What of a folder belongs to its record: run.json, results.json, pictures."""
+    files = (source / "run.json", source / "results.json", *sorted(source.glob("*.png")))
+    return [file for file in files if file.is_file()]
+
+
 def copy_record(source: Path, folder: Path) -> None:
     """run.json without local paths, results.json, and the pictures that lie beside them."""
     if (source / "run.json").is_file():
@@ -21,8 +27,8 @@ def copy_record(source: Path, folder: Path) -> None:
         record["dataset"] = {k: without_local_path(v) for k, v in record["dataset"].items()}
         record["command"] = command_without_local_paths(record["command"])
         write_json(folder / "run.json", record)
-    for file in (source / "results.json", *sorted(source.glob("*.png"))):
-        if file.is_file():
+    for file in record_files(source):
+        if file.name != "run.json":
             shutil.copyfile(file, folder / file.name)
 
 

@@ -27,7 +27,7 @@ def space(source: Path, to: Path) -> None:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
     with FolderReplacement(to, source, _is_space) as folder:
         (folder / "kit").mkdir()
-        for place, files in ((folder, _files(source)), (folder / "kit", _files(ROOT / "spaces" / "kit"))):
+        for place, files in ((folder, space_files(source)), (folder / "kit", space_files(ROOT / "spaces" / "kit"))):
             for file in files:
                 shutil.copyfile(file, place / file.name)
         if source.name == "gallery":
@@ -35,15 +35,18 @@ def space(source: Path, to: Path) -> None:
 
 
 def _add_pages(folder: Path) -> None:
-    """What the gallery shows: the other Spaces as modules, and the records and pictures of all checkpoints."""
+    """What the gallery shows: the other Spaces as modules, the records and pictures of all checkpoints, their tables.
+
+    Raises:
+        UsageError: two Spaces have a module of one name.
+    """
     apps = {file.parent.name: file for file in sorted(ROOT.glob("spaces/*/app.py")) if file.parent.name != "gallery"}
-    for name, file in apps.items():
-        shutil.copyfile(file, folder / f"{name}.py")
-        for module in file.parent.glob("*.py"):
-            if module.name != "app.py":  # what it imports
-                if (folder / module.name).exists():
-                    raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module of this name")
-                shutil.copyfile(module, folder / module.name)
+    for name, app in apps.items():
+        for module in (app, *(file for file in sorted(app.parent.glob("*.py")) if file != app)):
+            called = f"{name}.py" if module == app else module.name
+            if (folder / called).exists() or (folder / Path(called).stem).exists():
+                raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module {called}")
+            shutil.copyfile(module, folder / called)
     (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
     tables = json.dumps(all_tables(ROOT / "checkpoints"), ensure_ascii=False, indent=1)
     (folder / "tables.json").write_text(tables + "\n", encoding="utf-8")
@@ -54,7 +57,7 @@ def _add_pages(folder: Path) -> None:
         copy_record(record.parent, place)
 
 
-def _files(folder: Path) -> list[Path]:
+def space_files(folder: Path) -> list[Path]:
     """What belongs to a Space; gradio leaves .pyi files beside modules that define components."""
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".pyi")
 
