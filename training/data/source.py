@@ -31,6 +31,7 @@ class Source:
         units_per_row: how many of the family's units (images, tokens) a row holds: what speed is counted in.
         rows_at_once: of a held-out split, that fit into memory with what a network makes of them.
         class_names: one name for each class; empty where there are no classes.
+        kind: "image", "vector" or "text": what results.json calls the kind of the data.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source:
     held_out: str = "test images"
     units_per_row: int = 1
     rows_at_once: int = 500
+    kind: str = "text"
 
     def prepare(self, batch: Batch, spec: dict, generator: torch.Generator | None = None) -> Batch:
         """A stored batch as the network of this data spec is trained on it: here the batch itself."""

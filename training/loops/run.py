@@ -416,7 +416,7 @@ def start(
     run = Run(declaration, options)
     with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
         source = load(options)
-    if getattr(source, "kind", None) == "vector":
+    if source.kind == "vector":
         run.declaration = declaration.of_points()
     try:
         model = build_model(options, source)
