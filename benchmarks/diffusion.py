@@ -56,7 +56,7 @@ def draw(pipe, count: int, scheduler, steps: int, keep: Path | None) -> torch.Te
     return torch.cat(parts)
 
 
-def quality(pipe, judge, real: torch.Tensor, count: int, keep: Path | None) -> dict:
+def compare_quality(pipe, judge, real: torch.Tensor, count: int, keep: Path | None) -> dict:
     ancestral = DDPMScheduler.from_config(pipe.scheduler.config)
     samplers = {
         "default": (pipe.scheduler, pipe.config.num_inference_steps),
@@ -97,7 +97,7 @@ def seconds(call, runs: int) -> float:
     return round(statistics.median(times), 3)
 
 
-def cost(pipe) -> dict:
+def measure_cost(pipe) -> dict:
     labels = [i % 10 for i in range(16)]
 
     def fast():
@@ -141,14 +141,14 @@ def main() -> None:
     pipe = load(options.checkpoint, options.device)
     found = {"default_steps": pipe.config.num_inference_steps, "guidance_scale": pipe.config.guidance_scale}
     if options.only != "quality":
-        found |= cost(pipe)
+        found |= measure_cost(pipe)
     if options.only != "cost":
         judge = load(str(ROOT / "checkpoints" / "classifier-mnist"), options.device)
         source = load_data(DataOptions(dataset="mnist", data_dir=options.data_dir))
         rows = batches_in_order(source.test, 500)
         real = torch.cat([judge.features(source.as_input(batch)) for batch in rows])
         found |= {
-            **quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples, options.keep),
+            **compare_quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples, options.keep),
             "dtype": options.dtype,
         }
     print(json.dumps({**found, "machine": machine(options.device)}))
