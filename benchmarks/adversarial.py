@@ -54,6 +54,7 @@ print((steps - 1 - steps // 4) * 64 / (marks[1] - marks[0]))
 
 
 def load_laboratory():
+    """The module of the adversarial Space that trains on a ring of modes."""
     spec = importlib.util.spec_from_file_location(
         "adversarial_training", ROOT / "spaces" / "adversarial" / "adversarial_training.py"
     )
@@ -63,6 +64,7 @@ def load_laboratory():
 
 
 def count_modes(num_seeds: int) -> dict:
+    """Modes covered by each objective, for each seed."""
     lab, found = load_laboratory(), {}
     for objective in lab.OBJECTIVES:
         found[objective] = []
@@ -87,6 +89,7 @@ def recipe_speed(data_dir: str, place: Path) -> float:
 
 
 def compare_speed(data_dir: str, rounds: int) -> dict:
+    """Images/s of the recipe and of a bare loop, in turn; milliseconds to draw 64 samples."""
     import torch
 
     from training.data.images import DataOptions, load_data
@@ -116,6 +119,7 @@ def compare_speed(data_dir: str, rounds: int) -> dict:
 
 
 def measure_seeds(data_dir: str, keep: Path, count: int, num_samples: int) -> dict:
+    """Figures of each published recipe, mean and interval over seeds."""
     found = {}
     for name in RECIPES:
         rows = []

@@ -78,6 +78,7 @@ def interval(values: list[float]) -> dict:
 
 
 def compare_families(options: argparse.Namespace) -> dict:
+    """Figures of each way to a generative model, with intervals over seeds; the nearest to the data first."""
     found = {}
     for seed in SEEDS:
         for name, words in RUNS.items():
@@ -97,6 +98,7 @@ def compare_families(options: argparse.Namespace) -> dict:
 
 
 def compare_levels(options: argparse.Namespace) -> dict:
+    """Bounds of two levels and of one, of equal size."""
     found = {}
     for name, words in LEVELS.items():
         folder = options.keep / name.replace(" ", "-")

@@ -57,6 +57,7 @@ def draw(pipe, count: int, scheduler, steps: int, keep: Path | None) -> torch.Te
 
 
 def compare_quality(pipe, judge, real: torch.Tensor, count: int, keep: Path | None) -> dict:
+    """Distances and class accuracy of the fast and of the ancestral sampler, from the same seeds."""
     ancestral = DDPMScheduler.from_config(pipe.scheduler.config)
     samplers = {
         "default": (pipe.scheduler, pipe.config.num_inference_steps),
@@ -89,6 +90,7 @@ def compare_quality(pipe, judge, real: torch.Tensor, count: int, keep: Path | No
 
 
 def seconds(call, runs: int) -> float:
+    """The median of the seconds that `runs` calls take."""
     times = []
     for _ in range(runs):
         began = time.perf_counter()
@@ -98,6 +100,7 @@ def seconds(call, runs: int) -> float:
 
 
 def measure_cost(pipe) -> dict:
+    """Seconds for 16 images of each sampler, and of diffusers' own pipeline."""
     labels = [i % 10 for i in range(16)]
 
     def fast():

@@ -39,6 +39,7 @@ def moons(count: int, seed: int) -> torch.Tensor:
 
 
 def seconds(call) -> tuple[float, torch.Tensor]:
+    """Seconds that a call takes, and its result."""
     begin = time.perf_counter()
     result = call()
     return time.perf_counter() - begin, torch.as_tensor(result)
@@ -64,6 +65,7 @@ def memory_growth() -> float:
 
 
 def curve_picture(rows: list[tuple[int, float]]) -> bytes:
+    """Seconds against the number of points: PNG bytes."""
     figure, axes = _figure(6, 4)
     axes.loglog(*zip(*rows, strict=True), color=ACCENT, marker="o", markersize=5)
     for count, value in rows:

@@ -94,6 +94,7 @@ def train(folder: Path, data_dir: str, *words) -> dict:
 
 
 def training(data_dir: str, rounds: int) -> dict:
+    """The recipe against a bare loop, in turn."""
     found, bare = [], []
     file = next(Path(data_dir).glob("*.txt"))
     with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +146,7 @@ def time_both(pipe, batch: int, given: int, new: int) -> tuple[float, float, boo
 
 
 def compare(pipe, batch: int, given: int, new: int, rounds: int) -> dict:
+    """The median of each figure over rounds."""
     found = [time_both(pipe, batch, given, new) for _ in range(rounds + 1)][1:]  # the first warms up
     return {
         "tokens_per_second": round(statistics.median(ours for ours, _, _ in found)),
@@ -156,6 +158,7 @@ def compare(pipe, batch: int, given: int, new: int, rounds: int) -> dict:
 
 
 def decoding(rounds: int) -> dict:
+    """Tokens/s of a small network at batch 1 and 16."""
     from transformers import GPT2Config
 
     pipe = random_pipeline(GPT2Config(vocab_size=66, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4,
@@ -178,6 +181,7 @@ def bandwidth(dtype) -> float:
 
 
 def gpt2(rounds: int) -> dict:
+    """Tokens/s of GPT-2's smallest configuration, against the limit of reading its weights."""
     import torch
     from transformers import GPT2Config
 
@@ -197,6 +201,7 @@ def gpt2(rounds: int) -> dict:
 
 
 def scaling(data_dir: str, keep: Path, picture: Path | None) -> list[dict]:
+    """Validation loss of each size after each amount of text."""
     rows = []
     for amount in AMOUNTS:
         for name, (layers, heads, width) in SIZES.items():

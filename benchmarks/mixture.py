@@ -41,6 +41,7 @@ def principal_components(data_dir: str) -> torch.Tensor:
 
 
 def fit_ours(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> tuple[dict, list[float]]:
+    """Figures of our EM, and its mean log-likelihood after each step, nats."""
     begin = time.perf_counter()
     steps = list(
         GaussianMixtureModel.em_steps(x, COMPONENTS, "full", initial=labels, max_iter=max_iter, tol=1e-3, reg_covar=REG)
@@ -53,6 +54,7 @@ def fit_ours(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> tuple[dict
 
 
 def fit_scikit_learn(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> dict:
+    """The same figures of scikit-learn's."""
     from sklearn.mixture import GaussianMixture
 
     x = x.double()

@@ -24,6 +24,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true
 
 
 def command(folder: Path, processes: int, *words: str) -> list[str]:
+    """The command of a run."""
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
@@ -40,12 +41,14 @@ def command(folder: Path, processes: int, *words: str) -> list[str]:
 
 
 def run(folder: Path, processes: int, *words: str) -> None:
+    """Run to the end."""
     done = subprocess.run(command(folder, processes, *words), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
 
 
 def last_step(folder: Path) -> int:
+    """The step of the last checkpoint; 0 where there is none."""
     return max((int(p.name[5:]) for p in (folder / "checkpoints").glob("step-*")), default=0)
 
 
@@ -69,6 +72,7 @@ def run_until_killed(folder: Path, processes: int, at: int) -> bool:
 
 
 def same_weights(a: Path, b: Path) -> bool:
+    """Whether two runs ended with the same bits."""
     left, right = (load_file(f / "vae" / "diffusion_pytorch_model.safetensors") for f in (a, b))
     return left.keys() == right.keys() and all(left[k].equal(right[k]) for k in left)
 

@@ -59,6 +59,7 @@ def our_speed(data_dir: str, place: Path, epochs: int) -> float:
 
 
 def pythae_speed(python: str, array: Path, place: Path, epochs: int) -> float:
+    """Images/s of pythae, in its own environment."""
     words = [python, "-c", PYTHAE, str(array), str(place), str(epochs)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:

@@ -4,6 +4,10 @@ Three ways lead from stored rows, and nothing else knows how they are stored:
     source.prepare(batch, spec, generator)   what a network is trained on
     source.as_input(batch, spec, generator)  what a pipeline's calls take as x
     source.describe()                        what run.json says of the data
+
+A reader is a module of training/data/ that a source names by `reader`, so that training.evaluate finds its data again:
+    held_out(dataset, data_dir, options, same_set)   what to measure on; `options` are those of the run
+    kept_rows(dataset)                               (source, batch) of rows that are kept with the project, or None
 """
 
 from dataclasses import dataclass
