@@ -19,6 +19,7 @@ from training.data.source import DataSource
 from training.data.splits import ArraySplit
 from training.measures import samples
 from training.measures.classification import calibration
+from training.measures.kept_rows import figures_on_kept_rows
 from training.measures.likelihood import bits_per_dim
 from training.measures.samples import (
     frechet_distance,
@@ -215,6 +216,17 @@ def test_a_classifier_of_other_data_says_nothing_of_classes(monkeypatch):
         found, pictures = samples.measure(Drawing(), source, options)
         assert {"frechet_distance", "coverage", "floor"} <= found.keys() and "nearest.png" in pictures
         assert ("class_accuracy" in found) == (dataset_id == "their set")
+
+
+def test_a_model_that_cannot_read_the_kept_passage_has_no_figures_on_it():
+    class Pipe:
+        calls = frozenset({"score", "sample"})
+
+        def score(self, text):
+            if "," in text:
+                raise ValueError("text holds ',', which is not in this model's vocabulary of 27 tokens")
+
+    assert figures_on_kept_rows(Pipe(), {"name": "my book", "reader": "text"}) is None
 
 
 def test_few_test_images_have_no_distances(monkeypatch):
