@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.spaces.conftest import changed, open_tab, opened, serving, source_of
+from training.publishing.build import build
 
 pytestmark = pytest.mark.browser
 CHECKPOINTS = sorted(p.parent.name for p in ROOT.glob("checkpoints/*/run.json"))
@@ -14,11 +15,8 @@ CHECKPOINTS = sorted(p.parent.name for p in ROOT.glob("checkpoints/*/run.json"))
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """The gallery with one model of the box, in its portable form, and one that no page knows."""
-    from tests.conftest import run_module
-
     folder = tmp_path_factory.mktemp("gallery")
-    done = run_module("training.publish", "checkpoints/vae-digits", "--to", folder / "vae-digits")
-    assert done.returncode == 0, done.stderr
+    build(ROOT / "checkpoints" / "vae-digits", folder / "vae-digits")
     with serving("gallery", folder / "space", f"{folder}/vae-digits,{folder}/unknown") as address:
         yield address
 
