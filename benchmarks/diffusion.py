@@ -27,7 +27,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from training.data.batches import in_order  # noqa: E402
+from training.data.batches import batches_in_order  # noqa: E402
 from training.data.images import DataOptions, load_data  # noqa: E402
 from training.evaluate import machine  # noqa: E402
 from training.measures.samples import frechet_distance  # noqa: E402
@@ -144,8 +144,9 @@ def main() -> None:
         found |= cost(pipe)
     if options.only != "cost":
         judge = load(str(ROOT / "checkpoints" / "classifier-mnist"), options.device)
-        test = load_data(DataOptions(dataset="mnist", data_dir=options.data_dir)).test
-        real = torch.cat([judge.features(batch["x"].float() / 255) for batch in in_order(test, 500)])
+        source = load_data(DataOptions(dataset="mnist", data_dir=options.data_dir))
+        rows = batches_in_order(source.test, 500)
+        real = torch.cat([judge.features(source.as_input(batch)) for batch in rows])
         found |= {
             **quality(pipe.to(getattr(torch, options.dtype)), judge, real, options.num_samples, options.keep),
             "dtype": options.dtype,

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads the model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions, load_data
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     terms, marginal = [], []
     for _ in range(options.rounds):
         each = []
-        for batch in in_order(source.test, 500):
+        for batch in batches_in_order(source.test, 500):
             x, labels = source.as_input(batch, spec, generator), batch["class_labels"]
             each.append(torch.stack(pipe.elbo_terms(x, 10, labels if conditional else None, generator)))
             if conditional:

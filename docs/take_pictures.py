@@ -21,7 +21,7 @@ def main(url: str) -> None:
         )
         page = browser.new_page(viewport={"width": 1180, "height": 800})
         page.goto(url)
-        page.get_by_text("In the box").wait_for()
+        page.locator("#tables table").first.wait_for()
         page.wait_for_timeout(1_000)
         page.screenshot(path=PICTURES / "gallery.png")
 

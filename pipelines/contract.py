@@ -403,6 +403,15 @@ class Contract:
             raise ValueError(f"{name} has {part.config.dim} dimensions; it must have {dim}")
 
 
+class ExactLikelihood:
+    """A mixin of pipelines whose `log_prob` is exact: the bound that other families have is that very number."""
+
+    def elbo(self, x, num_samples: int = 1, class_labels=None, generator: Generators = None) -> Tensor:
+        """log p(x), or log p(x|c), as `log_prob` gives it: (B,), nats; `num_samples` changes nothing."""
+        self._check_count("num_samples", num_samples)
+        return self.log_prob(x, class_labels=class_labels, generator=generator)
+
+
 class NoDensity:
     """A mixin of pipelines whose `refusals` say why there is neither log p(x) nor a bound on it."""
 

@@ -1,4 +1,4 @@
-"""The weights in the box: they load as they are published, draw, and beat a model that knows no structure."""
+"""The weights in the repository: they load as they are published, answer as when they were measured, and draw."""
 
 import json
 from pathlib import Path
@@ -9,21 +9,16 @@ from diffusers import DiffusionPipeline
 from PIL import Image, ImageOps
 
 from tests.conftest import ROOT
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions, load_data
-from training.layouts.choice import declared_in, layout_of
-from training.measures.kept_rows import figures
+from training.layouts.choice import declaration_in, layout_of
+from training.measures.kept_rows import figures_on_kept_rows
 from training.publishing.build import build, load
 
 FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 
 
-# the largest weights that a family's issue allows
-MOST_BYTES = 160_000_000
-
-
-def with_component(name: str) -> list[Path]:
-    return [folder for folder in FOLDERS if (folder / name).is_dir()]
+MOST_BYTES = 160_000_000  # of all checkpoints together
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda p: p.name, scope="module")
@@ -37,12 +32,6 @@ def pipe(folder):
     return load(str(folder))
 
 
-def test_the_box_is_not_empty():
-    names = {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"}
-    names |= {"ddpm-mnist", "ddpm-digits", "ddpm-2d", "gan-mnist", "wgan-gp-mnist", "cgan-mnist", "gan-digits"}
-    assert names <= {p.name for p in FOLDERS}
-
-
 def test_all_weights_together_stay_small():
     assert sum(p.stat().st_size for f in FOLDERS for p in f.rglob("*") if p.is_file()) <= MOST_BYTES
 
@@ -50,7 +39,7 @@ def test_all_weights_together_stay_small():
 def test_it_answers_on_kept_rows_as_when_it_was_measured(pipe, folder):
     """Every checkpoint, on every machine: likelihood, reconstruction, classes and samples, to 1e-3."""
     known = json.loads((folder / "results.json").read_text())
-    found = figures(pipe, json.loads((folder / "run.json").read_text())["dataset"])
+    found = figures_on_kept_rows(pipe, json.loads((folder / "run.json").read_text())["dataset"])
     assert found.keys() == known["figures_on_kept_rows"].keys() and found
     for name, value in found.items():
         assert value == pytest.approx(known["figures_on_kept_rows"][name], rel=1e-3), name
@@ -58,7 +47,7 @@ def test_it_answers_on_kept_rows_as_when_it_was_measured(pipe, folder):
 
 
 def test_the_record_declares_its_family(folder):
-    declaration = declared_in(folder)
+    declaration = declaration_in(folder)
     assert declaration is not None and declaration.family == json.loads((folder / "run.json").read_text())["family"]
     assert (ROOT / "pipelines" / declaration.branch).is_dir() and declaration.title and declaration.measures
     assert layout_of(folder).__name__.endswith(declaration.layout)
@@ -71,6 +60,19 @@ def test_the_record_names_a_committed_recipe_and_no_local_place(folder):
     assert (ROOT / (words[2].replace(".", "/") + ".py")).is_file()
     assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
     assert not {"output_dir", "data_dir"} & record["options"].keys()
+
+
+# What single families owe beyond that
+
+
+def with_component(name: str) -> list[Path]:
+    return [folder for folder in FOLDERS if (folder / name).is_dir()]
+
+
+def test_the_box_is_not_empty():
+    names = {"vae-mnist", "cvae-mnist", "vae-2d-mnist", "vae-digits", "classifier-mnist"}
+    names |= {"ddpm-mnist", "ddpm-digits", "ddpm-2d", "gan-mnist", "wgan-gp-mnist", "cgan-mnist", "gan-digits"}
+    assert names <= {p.name for p in FOLDERS}
 
 
 @pytest.mark.parametrize("folder", with_component("vae"), ids=lambda p: p.name, indirect=True)
@@ -144,7 +146,7 @@ def test_the_digits_are_explained_better_than_by_their_mean_image():
     source = load_data(DataOptions())
     pipe = VAEPipeline.from_pretrained(Path(ROOT) / "checkpoints" / "vae-digits", dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
-    x = source.as_input(next(in_order(source.test, 1_000)), pipe.data_spec, generator)
+    x = source.as_input(next(batches_in_order(source.test, 1_000)), pipe.data_spec, generator)
     mean = source.train.columns["x"].float().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
     independent = torch.distributions.Bernoulli(mean).log_prob(x).sum((1, 2, 3)).mean()
     assert pipe.elbo(x, 10, generator=generator).mean() > independent + 3

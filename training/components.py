@@ -1,5 +1,6 @@
 """Models that others are made of: `load_component`, from a run, a checkpoint, a portable folder or the Hub."""
 
+import json
 from pathlib import Path
 
 from training.options import UsageError
@@ -45,13 +46,29 @@ def load_component(source: str, name: str | None, cls: type, named: str = "--ini
     Raises:
         UsageError: there is no such component, it is of another class, or it is damaged.
     """
+    from torch import nn
+
     folder = component_folder(source, name, named)
-    what = name or cls.__name__
+    what, tells_what_it_lacks = name or cls.__name__, issubclass(cls, nn.Module)
     try:
-        return cls.from_pretrained(folder, local_files_only=True, **options)
+        _check_class(folder, cls)
+        if not tells_what_it_lacks:
+            return cls.from_pretrained(folder, local_files_only=True, **options)
+        model, found = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+        if found["missing_keys"]:  # they would be random
+            raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
+        return model
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise UsageError(f"{named} {source}: holds no {what} that can be loaded ({why})") from None
+
+
+def _check_class(folder: Path, cls: type) -> None:
+    """Raise a `ValueError` if a config of diffusers names another class: it would load, with random weights."""
+    file = folder / "config.json"
+    class_name = json.loads(file.read_text()).get("_class_name") if file.is_file() else None
+    if class_name is not None and class_name != cls.__name__ and cls.__name__ != "AutoModel":
+        raise ValueError(f"its class is {class_name}, not {cls.__name__}")
 
 
 def load_weights(model, source: str, name: str, named: str = "--init_from") -> None:

@@ -18,9 +18,9 @@ import torch
 
 from training.figures import MEASURES, measure_named
 from training.files import write_atomically
-from training.layouts.choice import layout_of
+from training.layouts.choice import declaration_in, layout_of
 from training.options import LineParser, UsageError, command_line
-from training.publishing.build import declared, load, local_folder, record_of
+from training.publishing.build import load, local_folder, record_of
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
@@ -30,20 +30,23 @@ def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
         UsageError: no such model or data, or they do not fit each other.
     """
     folder = local_folder(options.source)
-    layout, declaration = layout_of(folder), declared(options.source)
-    owed = options.only or (MEASURES if declaration is None else declaration.measures)
+    layout, declaration = layout_of(folder), declaration_in(folder)
+    owed = MEASURES if declaration is None else declaration.measures
+    for name in options.only:
+        if name not in owed:
+            raise UsageError(f"--only {name}: the model's family does not owe it; it owes {', '.join(owed)}")
     pipe = load(options.source, options.device)
     source = held_out_data(options, pipe)
     results = {
         "dataset": source.dataset_id,
         "likelihood": pipe.likelihood,
         "calls": sorted(pipe.calls),  # what a page can do with the model, known before it is loaded
-        "data_kind": getattr(pipe, "data_spec", {}).get("kind", "text"),
+        "data_kind": source.kind,
         "num_classes": getattr(pipe, "num_classes", 0),
         "parameters": sum(p.numel() for part in layout.networks(pipe).values() for p in part.parameters()),
     }
     pictures: dict[str, bytes] = {}
-    for name in owed:
+    for name in options.only or owed:
         measure = measure_named(name)
         if measure.applies(pipe, source):
             found, drawn = measure.measure(pipe, source, options)
@@ -83,14 +86,21 @@ def machine(device: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.evaluate", description=__doc__.split("\n")[0])
-    parser.add_argument("source", help="a finished run, a checkpoint, a portable folder or a Hub id")
-    parser.add_argument("--dataset", help="measure on this set instead of the one it was trained on")
-    parser.add_argument("--data_dir", help="a local copy of the named set")
     parser.add_argument(
-        "--only", nargs="*", default=[], choices=MEASURES, help="these measures instead of those it owes"
+        "source", help="the model to measure: a finished run, a checkpoint, a portable folder or a Hub id"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--to", type=Path, help="write results.json into this folder; the source itself by default")
+    parser.add_argument("--dataset", help="measure on this data set instead of the one it was trained on")
+    parser.add_argument("--data_dir", help="folder or file of a local copy of the named data set")
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=MEASURES, help="these measures alone; other figures stay as they are"
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default=device, help="device that the model is measured on"
+    )
+    parser.add_argument(
+        "--to", type=Path, help="write results.json into this folder; by default into the source itself"
+    )
     for name in MEASURES:
         measure_named(name).arguments(parser)
     options = parser.parse_args(argv)

@@ -18,20 +18,20 @@ class Figure:
     Attributes:
         key: in results.json.
         title: of its column.
-        said: on a card: what it is, with its unit; may name {unit} of the data and {extractor}.
+        description: on a card: what it is, with its unit; may name {unit} of the data and {extractor}.
         digits: behind the point.
         error: the key of its standard error.
-        kind: what the Hub calls such a metric; None where the card does not list the figure.
+        metric_type: what the Hub calls such a metric; None where the card does not list the figure.
         order: among the figures of a card.
         show: results -> the cell, where it takes more than the number and its error.
     """
 
     key: str
     title: str
-    said: str = ""
+    description: str = ""
     digits: int = 2
     error: str | None = None
-    kind: str | None = None
+    metric_type: str | None = None
     order: int = 100
     show: Callable[[dict], str] | None = None
 
@@ -47,20 +47,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of models: those for which `holds` is true of their results.
+    """A table of models.
 
     Attributes:
+        title: above the table.
+        figures: its columns, after those that all tables have.
+        includes: results -> whether the model of these results has a row in it.
         order: among the tables.
     """
 
     title: str
     figures: tuple[Figure, ...]
-    holds: Callable[[dict], bool]
+    includes: Callable[[dict], bool]
     order: int
 
 
 MEASURES = sorted(file.stem for file in Path(__file__).parent.glob("measures/*.py") if file.stem != "__init__")
-COMMON = ("model", "data", "parameters", "minutes to train")
+COMMON_COLUMNS = ("model", "data", "parameters", "minutes to train")
 
 
 def measure_named(name: str):
@@ -75,6 +78,7 @@ def measure_named(name: str):
 
 
 def tables() -> list[Table]:
+    """Every table that a measure declares, in their order."""
     found = [table for name in MEASURES for table in measure_named(name).TABLES]
     return sorted(found, key=lambda table: table.order)
 
@@ -86,7 +90,10 @@ def figures() -> list[Figure]:
 
 
 def all_tables(checkpoints: Path) -> list[dict]:
-    """The filled tables of a folder of checkpoints: [{"title", "columns", "rows"}], models by name."""
+    """The filled tables of a folder of checkpoints: [{"title", "columns", "rows"}], models by name.
+
+    A table without a row is left out. Cells are text, as many in each row as there are columns.
+    """
     records = []
     for file in sorted(checkpoints.glob("*/results.json")):
         records.append(
@@ -100,8 +107,10 @@ def all_tables(checkpoints: Path) -> list[dict]:
                 *(figure.cell(found) for figure in table.figures),
             ]
             for name, found, run in records
-            if table.holds(found)
+            if table.includes(found)
         ]  # fmt: skip
         if rows:
-            made.append({"title": table.title, "columns": [*COMMON, *(f.title for f in table.figures)], "rows": rows})
+            made.append(
+                {"title": table.title, "columns": [*COMMON_COLUMNS, *(f.title for f in table.figures)], "rows": rows}
+            )
     return made

@@ -25,7 +25,7 @@ def markdown(checkpoints: Path) -> str:
     return "\n\n".join(made)
 
 
-def filled(text: str, content: str) -> str:
+def with_tables(text: str, content: str) -> str:
     """`text` with `content` between the marks.
 
     Raises:
@@ -39,11 +39,15 @@ def filled(text: str, content: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.leaderboard", description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only say whether the tables are up to date: exit code 1 where they are not",
+    )
     options = parser.parse_args(argv)
     file = ROOT / PAGE
     text = file.read_text(encoding="utf-8")
-    new = filled(text, markdown(ROOT / "checkpoints"))
+    new = with_tables(text, markdown(ROOT / "checkpoints"))
     if options.check:
         if new != text:
             print(f"{PAGE}: the tables are not those of checkpoints/; run python -m training.leaderboard")

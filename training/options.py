@@ -66,6 +66,12 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def with_default(options_class: type, name: str, default):
+    """The option `name` of a base class with another default; its help text and its bounds stay as they are."""
+    (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
+
+
 def parse(options_class: type, argv: Sequence[str] | None = None, description: str | None = None):
     """An `options_class` from `argv`; `--config FILE.yaml` sets values that the rest of the line overrides.
 

@@ -45,7 +45,7 @@ def pairs_grid(given: np.ndarray, found: np.ndarray, columns: int = 8) -> bytes:
     return image_grid(np.concatenate(rows, 1).reshape(-1, *given.shape[1:]), columns)
 
 
-def drawn_or_returned(pipeline, source, by_class: bool) -> bytes:
+def samples_or_reconstructions(pipeline, source, by_class: bool) -> bytes:
     """Samples, a column for each class where they are known; where there is nothing to draw from, held-out rows, each row
     above what it becomes. Of vectors samples, or what becomes of held-out ones, over those.
     """
@@ -77,7 +77,7 @@ def _figure_png(figure) -> bytes:
     return buffer.getvalue()
 
 
-def reliability(rows: list[tuple[float, float, int]]) -> bytes:
+def reliability_diagram(rows: list[tuple[float, float, int]]) -> bytes:
     """Accuracy against confidence, a point for each (confidence, accuracy, count); on the diagonal is calibrated."""
     figure, axes = _figure(4.5, 4.5)
     confidence, accuracy, _ = zip(*rows, strict=True)
@@ -95,7 +95,7 @@ def reliability(rows: list[tuple[float, float, int]]) -> bytes:
     return _figure_png(figure)
 
 
-def written(given: str, tokens: list[str], log_probs: list[float], columns: int = 64, rows: int = 30) -> bytes:
+def text_picture(given: str, tokens: list[str], log_probs: list[float], columns: int = 64, rows: int = 30) -> bytes:
     """A text on paper: what was given in grey, then its tokens, the more orange the less probable (nats)."""
     import matplotlib
     from PIL import ImageDraw, ImageFont

@@ -26,7 +26,7 @@ from pathlib import Path
 from training.options import LineParser, UsageError, check_repo_id, command_line
 from training.publishing.build import build, checkpoint
 from training.publishing.cache import refresh, sentence
-from training.publishing.hub import collect, upload
+from training.publishing.hub import make_collection, upload
 from training.publishing.spaces import space
 from training.publishing.verify import verify
 
@@ -35,7 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(argv: list[str] | None = None) -> None:
     parser = LineParser(prog="python -m training.publish", description=__doc__.split("\n")[0])
-    parser.add_argument("source", type=Path, nargs="?", help="a finished run, a checkpoint, or a saved pipeline")
+    parser.add_argument(
+        "source", type=Path, nargs="?", help="the model to publish: a finished run, a checkpoint or a saved pipeline"
+    )
     parser.add_argument("--space", type=Path, help="publish this Space, a folder under spaces/, instead of a model")
     parser.add_argument(
         "--all", action="store_true", help="publish every checkpoint and Space, and a collection of them"
@@ -45,14 +47,18 @@ def main(argv: list[str] | None = None) -> None:
                         "folder up to date")  # fmt: skip
     parser.add_argument("--to", type=Path, help="write the portable folder, or the Space, here")
     parser.add_argument("--checkpoint", type=Path, help="write the checkpoint here: weights and record, no code")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the weights, with --checkpoint")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="number format that the weights are cast to, with --checkpoint",
+    )
     parser.add_argument(
         "--repo_id", help="upload to this repository of the Hub, user/name; created where it is not there"
     )
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", help="the branch to upload to, instead of main")
-    parser.add_argument("--model_id", help="the models of an uploaded Space, separated by commas: its MODEL_ID")
-    parser.add_argument("--namespace", help="the user or organisation that --all publishes for")
+    parser.add_argument("--private", action="store_true", help="make a new repository a private one")
+    parser.add_argument("--revision", help="branch of the repository to upload to, instead of main")
+    parser.add_argument("--model_id", help="models that an uploaded Space shows (its MODEL_ID), separated by commas")
+    parser.add_argument("--namespace", help="user or organisation that --all publishes for")
     options = parser.parse_args(argv)
     given = [options.source, options.space, options.all or None, options.verify, options.cache]
     if sum(one is not None for one in given) != 1:
@@ -131,7 +137,11 @@ def _publish_all(options) -> None:
     for source, repo_id, is_space in (bar := tqdm(jobs, unit="repository")):
         bar.set_description(repo_id)
         publish(source, repo_id, is_space, models if is_space else None, options.private)
-    print(collect(options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]))
+    print(
+        make_collection(
+            options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]
+        )
+    )
 
 
 def _say_verified(source: str) -> None:

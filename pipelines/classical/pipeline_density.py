@@ -14,10 +14,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, Generators, Samples, SampleStep
+from pipelines.contract import ClassLabels, Contract, ExactLikelihood, Generators, Samples, SampleStep
 
 
-class DensityPipeline(Contract, DiffusionPipeline):
+class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
     """A density to draw from and to measure with, and a PCA to encode with; one of the two may be missing.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; a vector
@@ -154,11 +154,6 @@ class DensityPipeline(Contract, DiffusionPipeline):
             log_prob = log_prob + self.pca.residual_log_prob(flat)
         # density on [0, 1] -> density of pixels in [0, 256)
         return log_prob - (0.0 if is_real else self._size * math.log(256))
-
-    def elbo(self, x, num_samples: int = 1, class_labels=None, generator: Generators = None) -> Tensor:
-        """The bound of a family whose likelihood is exact is that likelihood; `num_samples` changes nothing."""
-        self._check_count("num_samples", num_samples)
-        return self.log_prob(x, class_labels, generator)
 
     # Codes
 

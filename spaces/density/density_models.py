@@ -21,6 +21,7 @@ MODELS = Models(
     ("gaussian-mixture-mnist", "kde-mnist", "pca-mnist", "gaussian-mixture-2d", "kde-2d", "kmeans-mnist",
      "agglomerative-mnist"),
     needs=(("log_prob",), ("encode", "decode", "reconstruction_error"), ("centres",)),
+    where=lambda known: bool({"density", "pca", "clustering"} & set(known.get("run", {}).get("model", {}))),
 )  # fmt: skip
 FACTS = facts_of(MODELS)  # of each of them
 MOST_COMPONENTS = 12  # of a mixture, or clusters

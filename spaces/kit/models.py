@@ -29,9 +29,10 @@ class Models:
     Args:
         preferred: names that come first, in this order.
         needs: groups of calls, like ("sample", "encode"); a model must answer all of one group. Without any, the page
-            takes every model.
+            takes every model, in a gallery those of the preferred names.
         kind: of the data, "image" or "vector", where the page takes one kind alone.
         library: whose pipelines they are, diffusers or transformers.
+        where: a further condition on what is `known` of a model before it is loaded.
     """
 
     # of all pages together
@@ -48,15 +49,17 @@ class Models:
         needs: Sequence[Sequence[str]] = (),
         kind: str | None = None,
         library: str = "diffusers",
+        where: Callable[[dict], bool] | None = None,
     ):
-        self.preferred, self.needs, self.kind, self.library = tuple(preferred), needs or ((),), kind, library
+        self.preferred, self.needs, self.kind, self.library = tuple(preferred), tuple(needs), kind, library
+        self.where = where
         self.libraries.add(library)
         given = [name.strip() for name in os.environ.get("MODEL_ID", "").split(",") if name.strip()]
         addresses = {name.rstrip("/").split("/")[-1].split("@")[0]: name for name in given}
         order = {n: i for i, n in enumerate(self.preferred)}
         names = sorted(addresses, key=lambda name: order.get(name, len(order)))
         self.given = addresses
-        self.addresses = {n: addresses[n] for n in names if any(self._may_answer(n, group) for group in self.needs)}
+        self.addresses = {name: addresses[name] for name in names if self.takes(name)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.addresses)
@@ -64,6 +67,16 @@ class Models:
     @property
     def first(self) -> str | None:
         return next(iter(self.addresses), None)
+
+    def takes(self, name: str) -> bool:
+        """Whether the page shows a model of this name; in a gallery also of one that MODEL_ID does not name."""
+        if not self.needs:
+            return self.records is None or name in self.preferred
+        return self.fit(name) > 0
+
+    def fit(self, name: str) -> int:
+        """How much of what the page needs a model answers: the most calls in a group of which it answers all; 0 for none."""
+        return max((len(group) for group in self.needs if self._may_answer(name, group)), default=0)
 
     def that_answer(self, *calls: str) -> list[str]:
         """Those that answer these calls too, or of which it is not known yet; for a tab's own choice."""
@@ -82,7 +95,13 @@ class Models:
         found = self.known(name)
         if "calls" not in found:
             return self.records is None
-        return set(calls) <= set(found["calls"]) and self.kind in (None, found.get("data_kind"))
+        if set(calls) - set(found["calls"]) or self.kind not in (None, found.get("data_kind")):
+            return False
+        if self.where is not None and not self.where(found):
+            return False
+        usual = "transformers" if found.get("data_kind") == "text" else "diffusers"
+        library = found.get("run", {}).get("declaration", {}).get("layout", usual)
+        return library == self.library or library not in PIPELINES
 
     def control(self) -> gr.Dropdown:
         """The choice of a model; without any, a line that says how to give one."""
@@ -103,7 +122,7 @@ class Models:
             gr.Error: there is no such model, it cannot be loaded, or does not answer.
         """
         pipe = self._loaded(name)
-        if not any(all(answers(pipe, call) for call in group) for group in self.needs):
+        if self.needs and not any(all(answers(pipe, call) for call in group) for group in self.needs):
             raise user_error(f"{name} does not answer what this page asks for: {self._asked()}.")
         missing = [call for call in calls if not answers(pipe, call)]
         if missing:

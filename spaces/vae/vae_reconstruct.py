@@ -28,7 +28,8 @@ def vae_reconstruct(model: str, label: str, picture: Image.Image | None) -> tupl
     pipe = MODELS[model]
     x = digit_tensor(pipe, picture)
     labels, note = labels_for(pipe, x, label)
-    rec, kl = (float(t[0]) for t in pipe.elbo_terms(x, 64, labels, torch.Generator().manual_seed(0)))
+    terms = pipe.elbo_terms(x, 64, labels, torch.Generator().manual_seed(0))
+    rec, kl = (float(term[0].sum()) for term in terms)  # of a hierarchy there is a KL for each level
     again = pipe.reconstruct(x, class_labels=labels).images[0]
     seen = pipe.image_processor.postprocess(x)[0]
     text = (

@@ -13,7 +13,6 @@ from tests.contract import CODES, LEVELS, VECTOR_SPEC, Instance, image_spec
 
 def game(pipe, x, labels):
     """What both players together can lower: the judge of what is drawn and of what is real."""
-    labels = None if labels is None else torch.tensor(labels)
     z = torch.randn(len(x), pipe.latent_dim, generator=torch.Generator().manual_seed(0))
     drawn = pipe.discriminator(pipe.generator(z, labels).sample, labels).value
     return (drawn - pipe.discriminator(pipe._to_network(x), labels).value).square().mean() + drawn.square().mean()

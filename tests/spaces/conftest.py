@@ -24,10 +24,19 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 
 @contextlib.contextmanager
-def serving(space: str, place: Path, model_id: str, python: str = sys.executable, **environment: str):
-    """The address of a Space, built into `place` and running in a process of its own."""
+def serving(
+    space: str,
+    place: Path,
+    model_id: str,
+    python: str = sys.executable,
+    change: Callable[[Path], None] | None = None,
+    **environment: str,
+):
+    """The address of a Space, built into `place`, changed there if asked, and running in a process of its own."""
     done = run_here("training.publish", "--space", f"spaces/{space}", "--to", place)
     assert done.returncode == 0, done.stderr
+    if change is not None:
+        change(place)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

@@ -16,9 +16,9 @@ TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every"
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     place = tmp_path_factory.mktemp("adversarial")
-    for name, words in (("cgan-tiny", ["--conditional", "true"]), ("wgan-tiny", ["--objective", "wasserstein"])):
+    for name, words in (("knows-classes", ["--conditional", "true"]), ("a-critic", ["--objective", "wasserstein"])):
         trained("training.adversarial.gan", place / name, *TINY, *words)
-    with serving("adversarial", place / "space", f"{place / 'cgan-tiny'},{place / 'wgan-tiny'}") as address:
+    with serving("adversarial", place / "space", f"{place / 'knows-classes'},{place / 'a-critic'}") as address:
         yield address
 
 
@@ -115,7 +115,7 @@ def test_a_discriminator_and_two_fits_come_to_their_ends(page):
 
 
 def test_the_api_gives_the_same_for_a_seed(client):
-    same = [client.predict("cgan-tiny", 3, 1.0, 7, False, api_name="/gan_digits") for _ in range(2)]
+    same = [client.predict("knows-classes", 3, 1.0, 7, False, api_name="/gan_digits") for _ in range(2)]
     assert same[0][1] == same[1][1] == 7
     sheets = [np.asarray(Image.open(path)) for path, _ in same]
     assert np.array_equal(*sheets) and sheets[0].shape[0] > 3 * sheets[0].shape[1]  # ten classes, three styles
@@ -130,19 +130,19 @@ def test_a_critic_without_classes_answers_too(client, tmp_path):
     paper.paste(0, (28, 8, 36, 56))
     paper.save(tmp_path / "one.png")
     one = handle_file(str(tmp_path / "one.png"))
-    *_, text, seed = client.predict("wgan-tiny", "any", 4, 1.0, 3, False, api_name="/gan_sample")
+    *_, text, seed = client.predict("a-critic", "any", 4, 1.0, 3, False, api_name="/gan_sample")
     assert "critic" in text and seed == 3
-    figure, text, _ = client.predict("wgan-tiny", "any", one, api_name="/gan_confidence")
+    figure, text, _ = client.predict("a-critic", "any", one, api_name="/gan_confidence")
     assert "The critic gives your drawing" in text and "%" in text and "<svg" in figure
-    *_, text = client.predict("wgan-tiny", "any", one, 0, api_name="/gan_find")
+    *_, text = client.predict("a-critic", "any", one, 0, api_name="/gan_find")
     assert "Mean squared error" in text and "Nearest as" not in text
-    _, strip = client.predict("wgan-tiny", "any", 1, 2, 3, api_name="/gan_interpolate")
+    _, strip = client.predict("a-critic", "any", 1, 2, 3, api_name="/gan_interpolate")
     assert Image.open(strip).width > 2 * Image.open(strip).height
 
 
 def test_the_api_refuses_what_it_cannot_do(client):
-    refused(client, "trained without classes", "wgan-tiny", 3, 1, 0, False, api_name="/gan_digits")
-    refused(client, "start and end are both 5", "wgan-tiny", "any", 5, 5, 4, api_name="/gan_interpolate")
-    refused(client, "There is nothing on the paper", "wgan-tiny", "any", None, api_name="/gan_confidence")
+    refused(client, "trained without classes", "a-critic", 3, 1, 0, False, api_name="/gan_digits")
+    refused(client, "start and end are both 5", "a-critic", "any", 5, 5, 4, api_name="/gan_interpolate")
+    refused(client, "There is nothing on the paper", "a-critic", "any", None, api_name="/gan_confidence")
     refused(client, "both 0", 0, 0, 0.1, 10, api_name="/laboratory_game")
     refused(client, "seed is -1", "one beside the other", 100, -1, api_name="/laboratory_discriminator")

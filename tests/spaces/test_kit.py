@@ -249,6 +249,15 @@ def test_in_a_gallery_a_page_takes_its_own_models_only(kit, tmp_path, monkeypatc
     assert page().that_answer("encode") == ["a", "b"] and page().that_answer("log_prob") == []
     assert page().with_classes() == page().with_classes(surely=True) == ["a"]
     assert list(page(needs=(("no_such_call",),))) == []
+    assert page(needs=(("sample",), ("sample", "encode"))).fit("a") == 2 and page().fit("x-mnist") == 0
+    with_classes = kit.models.Models(needs=(("sample",),), where=lambda known: known["num_classes"] > 0)
+    assert list(with_classes) == ["a"]
+    text = {"calls": ["sample"], "data_kind": "text"}
+    recorded(tmp_path / "x-mnist", **text)  # of another library than the page's
+    kit.models._record.cache_clear()
+    assert "x-mnist" not in page(kind=None) and list(
+        kit.models.Models(needs=(("sample",),), library="transformers")
+    ) == ["x-mnist"]
 
 
 def test_alone_a_page_takes_what_is_not_known_yet_and_asks_it_when_it_is_there(kit, portable, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from training.autoencoders.autoencoder import (
     squared_sliced_wasserstein,
 )
 from training.classical.classifier import tangent_penalty
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions, load_data
 from training.options import UsageError
 
@@ -182,7 +182,7 @@ def test_tangent_prop_lowers_the_derivative_along_tangents(contractive, tmp_path
     from training.classical.classifier import main as classify
 
     pipe = AutoencoderPipeline.from_pretrained(contractive)
-    x = next(in_order(load_data(DataOptions()).test, 100))["x"].float() / 255
+    x = next(batches_in_order(load_data(DataOptions()).test, 100))["x"].float() / 255
     tangents = pipe.tangents(x, 4).tangents
     along, accuracy = {}, {}
     for weight in ("0", "0.01"):

@@ -22,7 +22,7 @@ from training.classical.nmf import main as nmf
 from training.data.images import DataOptions, load_data
 from training.data.source import to_network
 from training.evaluate import main as evaluate
-from training.loops.closed_form import FitOptions, fit, held_out, training_rows
+from training.loops.closed_form import FitOptions, fit, training_rows, validation_figure
 from training.loops.run import Run
 from training.options import Stopped, UsageError
 from training.publishing.build import build
@@ -54,7 +54,7 @@ def test_every_recipe_leaves_the_folder_of_a_run(name, tmp_path):
     )
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["validation"] == pytest.approx(
-        held_out(pipe, load_data(options_of(record)))["validation"], rel=1e-4
+        validation_figure(pipe, load_data(options_of(record)))["validation"], rel=1e-4
     )
     assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="holds a finished run"):

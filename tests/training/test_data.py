@@ -10,10 +10,11 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
 from training.data import images
-from training.data.batches import batches, check_batch_size, in_order
-from training.data.images import KNOWN, DataOptions, load_data
-from training.data.source import to_network
-from training.data.splits import ArraySplit, LazySplit, StreamSplit
+from training.data.batches import batches_in_order, check_batch_size, training_batches
+from training.data.images import DataOptions, held_out, load_data
+from training.data.known import KNOWN, extractor_of
+from training.data.source import DataSource, rows_to_show, to_network
+from training.data.splits import ArraySplit, LazySplit, StreamSplit, content_fraction
 from training.data.toys import TOYS
 from training.options import UsageError
 
@@ -48,7 +49,7 @@ def image_folder(tmp_path):
 
 
 def rows_of(split) -> set[bytes]:
-    return {row.numpy().tobytes() for batch in in_order(split, 64) for row in batch["x"]}
+    return {row.numpy().tobytes() for batch in batches_in_order(split, 64) for row in batch["x"]}
 
 
 def assert_disjoint(source):
@@ -82,7 +83,7 @@ def test_memory_mapped_streamed_and_in_memory_rows_are_the_same_split_alike(parq
     assert isinstance(stream.train, StreamSplit)
     assert rows_of(lazy.train) == rows_of(memory.train) and rows_of(lazy.test) == rows_of(memory.test)
     for source in (lazy, stream):
-        batch, expected = next(in_order(source.test, 16)), next(in_order(memory.test, 16))
+        batch, expected = next(batches_in_order(source.test, 16)), next(batches_in_order(memory.test, 16))
         assert batch.keys() == expected.keys() == {"x", "class_labels"}
         assert all(torch.equal(batch[name], expected[name]) for name in batch)
     streamed = rows_of(stream.train), rows_of(stream.validation)
@@ -197,20 +198,20 @@ def take(iterator, count: int) -> list[list[int]]:
 
 
 def test_batches_go_on_where_they_were():
-    whole = take(batches(numbered(50), 8, seed=3, first=0, rank=0, world=1), 20)
-    assert take(batches(numbered(50), 8, seed=3, first=13, rank=0, world=1), 7) == whole[13:]
-    assert take(batches(numbered(50), 8, seed=4, first=0, rank=0, world=1), 20) != whole
+    whole = take(training_batches(numbered(50), 8, seed=3, first=0, rank=0, world=1), 20)
+    assert take(training_batches(numbered(50), 8, seed=3, first=13, rank=0, world=1), 7) == whole[13:]
+    assert take(training_batches(numbered(50), 8, seed=4, first=0, rank=0, world=1), 20) != whole
 
 
 def test_an_epoch_shows_each_row_at_most_once_and_epochs_differ():
-    order = take(batches(numbered(48), 8, seed=0, first=0, rank=0, world=1), 12)
+    order = take(training_batches(numbered(48), 8, seed=0, first=0, rank=0, world=1), 12)
     first, second = functools.reduce(operator.iadd, order[:6], []), functools.reduce(operator.iadd, order[6:], [])
     assert sorted(first) == sorted(second) == list(range(48)) and first != second
 
 
 def test_processes_share_each_batch():
-    alone = take(batches(numbered(50), 8, seed=1, first=0, rank=0, world=1), 9)
-    halves = [take(batches(numbered(50), 4, seed=1, first=0, rank=rank, world=2), 9) for rank in range(2)]
+    alone = take(training_batches(numbered(50), 8, seed=1, first=0, rank=0, world=1), 9)
+    halves = [take(training_batches(numbered(50), 4, seed=1, first=0, rank=rank, world=2), 9) for rank in range(2)]
     assert [a + b for a, b in zip(*halves, strict=True)] == alone
 
 
@@ -254,13 +255,89 @@ def test_padding_puts_the_image_in_the_middle():
         to_network(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), BINARY)
 
 
+def image_source(**changes) -> DataSource:
+    levels = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    rows = ArraySplit({"x": levels, "class_labels": torch.arange(4), "caption_ids": torch.arange(8).view(4, 2)})
+    given = {"kind": "image", "shape": (1, 8, 8), "class_names": ["a", "b", "c", "d"], **changes}
+    return DataSource("mine", "my set", rows, rows, rows, **given)
+
+
+def test_a_prepared_batch_keeps_what_is_not_x():
+    """Classes and captions go to the loss as they are stored; x goes to the range of the data spec."""
+    source = image_source()
+    spec = source.spec("8-bit", (-1, 1))
+    batch = source.test.__getitems__([0, 3])
+    prepared = source.prepare(batch, spec)
+    assert prepared.keys() == {"x", "class_labels", "caption_ids"} and batch["x"].dtype == torch.uint8
+    assert all(torch.equal(prepared[name], batch[name]) for name in ("class_labels", "caption_ids"))
+    torch.testing.assert_close(prepared["x"], batch["x"].float() / 127.5 - 1)
+    assert source.describe() == {
+        "name": "mine", "id": "my set", "licence": None, "reader": "images", "held_out": "test images",
+    }  # fmt: skip
+
+
+def test_images_go_to_a_pipeline_as_levels_in_0_to_1_and_binary_ones_as_draws():
+    source = image_source()
+    batch = source.test.__getitems__(range(4))
+    x = source.as_input(batch)
+    assert x.dtype == torch.float32 and x.shape == (4, 1, 8, 8) and (x.min(), x.max()) == (0, 1)
+    assert torch.equal((x * 255).round().to(torch.uint8), batch["x"])
+    assert torch.equal(source.as_input(batch, source.spec("8-bit", (-1, 1), "uniform")), x)  # whatever a network sees
+    binary = source.spec("binary", (0, 1))
+    ones = [source.as_input(batch, binary, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert set(ones[0].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(ones[0], ones[1]) and not torch.equal(ones[0], ones[2])
+    assert torch.equal(ones[0], source.prepare(batch, binary, torch.Generator().manual_seed(0))["x"])
+
+
+def test_vectors_go_to_networks_and_pipelines_as_they_are():
+    points = torch.tensor([[-3.5, 2.0], [0.25, 7.0]], dtype=torch.float64)
+    rows = ArraySplit({"x": points, "class_labels": None})
+    source = DataSource("p", "p", rows, rows, rows, kind="vector", shape=(2,))
+    batch, spec = source.test.__getitems__([0, 1]), source.spec("8-bit", (-1, 1), "uniform")
+    assert spec["support"] == "real" and spec["range"] is None and source.held_out == "test points"
+    assert batch.keys() == {"x"}  # no classes, no column of them
+    for x in (source.as_input(batch, spec), source.prepare(batch, spec)["x"]):
+        assert x.dtype == torch.float32 and torch.equal(x, points.float())
+
+
+def test_rows_to_show_come_from_the_first_split_that_has_any():
+    source, empty = image_source(), ArraySplit({"x": torch.empty(0, 1, 8, 8, dtype=torch.uint8)})
+    assert len(rows_to_show(source, 3)["x"]) == 3
+    source.test = source.validation = empty
+    assert torch.equal(rows_to_show(source, 10)["class_labels"], torch.arange(4))
+    source.train = empty
+    with pytest.raises(UsageError, match="--dataset mine: holds no row"):
+        rows_to_show(source, 3)
+
+
+def test_an_empty_test_split_is_nothing_to_measure_on(tmp_path):
+    (tmp_path / "few").mkdir()
+    file = tmp_path / "few" / "0.png"
+    for picture in pictures(50):
+        picture.save(file)
+        if content_fraction(file.read_bytes()) > 0.5:  # it is for training
+            break
+    (tmp_path / "few" / "1.png").write_bytes(file.read_bytes())  # equal images are in one split
+    source = load_data(DataOptions(dataset=str(tmp_path / "few")))
+    assert [len(split) for split in (source.train, source.validation, source.test)] == [2, 0, 0]
+    with pytest.raises(UsageError, match="its test split is empty, so there is nothing to measure on"):
+        held_out(str(tmp_path / "few"), None, {}, True)
+
+
+def test_images_of_the_shape_of_a_known_set_have_its_extractor(image_folder):
+    assert KNOWN["mnist"].extractor == KNOWN["fashion_mnist"].extractor is not None
+    assert load_data(DataOptions(dataset=str(image_folder), resolution=28)).extractor == KNOWN["mnist"].extractor
+    assert load_data(DataOptions(dataset=str(image_folder))).extractor is None and extractor_of((3, 28, 28)) is None
+
+
 # Two-dimensional sets
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_toys_are_points_in_the_plane(name):
     source = load_data(DataOptions(dataset=name))
-    batch = next(in_order(source.train, 20_000))
+    batch = next(batches_in_order(source.train, 20_000))
     x, labels = batch["x"], batch.get("class_labels")
     assert x.shape == (20_000, 2) and x.abs().max() < 3 and x.isfinite().all()
     assert source.kind == "vector" and source.spec("binary")["support"] == "real"
@@ -271,7 +348,7 @@ def test_toys_are_points_in_the_plane(name):
 
 def test_the_modes_of_ring_and_grid_are_where_they_belong():
     for name, radius in (("ring", 2.0), ("grid", None)):
-        batch = next(in_order(load_data(DataOptions(dataset=name)).train, 20_000))
+        batch = next(batches_in_order(load_data(DataOptions(dataset=name)).train, 20_000))
         x, labels = batch["x"], batch["class_labels"]
         centres = torch.stack([x[labels == c].mean(0) for c in labels.unique()])
         if radius:
@@ -281,6 +358,6 @@ def test_the_modes_of_ring_and_grid_are_where_they_belong():
 
 
 def test_the_checkerboard_fills_black_squares_only():
-    x = next(in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))["x"]
+    x = next(batches_in_order(load_data(DataOptions(dataset="checkerboard")).train, 20_000))["x"]
     square = x.floor().long()
     assert ((square.sum(1) % 2) == 0).all()

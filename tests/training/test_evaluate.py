@@ -2,20 +2,30 @@
 
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import ROOT, run_here, run_module
+from training import evaluate
+from training.autoencoders import vae
 from training.averages import mean_and_error
+from training.classical import classifier
+from training.data.images import DataOptions, load_data
+from training.data.source import DataSource
+from training.data.splits import ArraySplit
+from training.measures import samples
 from training.measures.classification import calibration
 from training.measures.likelihood import bits_per_dim
 from training.measures.samples import (
     frechet_distance,
-    memorised,
-    nearest,
+    memorised_share,
+    nearest_distances,
+    parse_sweep,
     precision_recall_density_coverage,
-    sweep_of,
 )
 from training.options import UsageError
 
@@ -43,9 +53,9 @@ def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
 
 def test_nearest_leaves_out_the_point_itself():
     line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert nearest(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
-    assert nearest(line, line, 1).tolist() == [0, 0, 0, 0]
-    assert nearest(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
+    assert nearest_distances(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
+    assert nearest_distances(line, line, 1).tolist() == [0, 0, 0, 0]
+    assert nearest_distances(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
 
 
 def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
@@ -72,9 +82,9 @@ def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
 def test_copies_of_training_images_are_found_out():
     generator = torch.Generator().manual_seed(0)
     train, test, fresh = (torch.randn(2_000, 6, generator=generator) for _ in range(3))
-    assert memorised(train, test, fresh) == pytest.approx(0.01, abs=0.01)
+    assert memorised_share(train, test, fresh) == pytest.approx(0.01, abs=0.01)
     copied = torch.cat([fresh[:1_000], train[:1_000] + 1e-4])
-    assert memorised(train, test, copied) == pytest.approx(0.505, abs=0.01)
+    assert memorised_share(train, test, copied) == pytest.approx(0.505, abs=0.01)
 
 
 def test_a_uniform_model_of_bytes_has_eight_bits_per_dim():
@@ -140,6 +150,11 @@ def test_bad_input_gets_one_line(tiny_run, tmp_path):
         (run_module, (tmp_path,), "not a finished run or checkpoint"),
         (run_here, ("nobody/nothing",), "neither a folder nor a repository on the Hub"),
         (run_here, (tiny_run, "--num_samples", "1"), "--num_samples is 1; it must be at least 7"),
+        (
+            run_here,
+            (tiny_run, "--only", "text_speed"),
+            "--only text_speed: the model's family does not owe it; it owes likelihood,",
+        ),
         (run_here, (tiny_run, "--dataset", "moons"), "takes data of shape [1, 8, 8], moons has [2]"),
         (run_here, (tiny_run, "--extractor", tiny_run, "--importance_samples", "0"), "is no classifier"),
     ):
@@ -147,6 +162,71 @@ def test_bad_input_gets_one_line(tiny_run, tmp_path):
         assert done.returncode == 2, (words, done.stderr)
         assert message in done.stderr and "Traceback" not in done.stderr
         assert done.stderr.strip().count("\n") == 0
+
+
+def test_a_set_too_small_for_a_test_split_trains_and_is_nothing_to_measure_on(tmp_path):
+    for i in range(60):  # three images, twenty times each: equal ones are in one split
+        folder = tmp_path / "few" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((8, 8), np.uint8)
+        pixels[i % 3] = 255
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    source = load_data(DataOptions(dataset=str(tmp_path / "few")))
+    assert not len(source.test) and not len(source.validation)
+    words = ("--dataset", tmp_path / "few", "--batch_size", 8, "--max_steps", 4, "--lr_warmup_steps", 0, "--width", 8)
+    for recipe in (vae, classifier):
+        folder = tmp_path / recipe.__name__
+        recipe.main([str(word) for word in (*words, "--output_dir", folder)])
+        assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+        assert (folder / "samples.png").is_file()
+        with pytest.raises(UsageError, match="its test split is empty, so there is nothing to measure on"):
+            evaluate.main([str(folder)])
+        assert not (folder / "results.json").exists()
+    done = run_module("training.evaluate", folder)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+class Drawing:
+    """A pipeline of two classes of images, and a classifier of them; the class is the brightness."""
+
+    calls, num_classes, device = {"sample", "features", "classify"}, 2, "cpu"
+    data_spec, components = {"shape": [1, 4, 4]}, {}
+
+    def __call__(self, batch_size, class_labels, generator, output_type):
+        noise = torch.rand(batch_size, 1, 4, 4, generator=generator)
+        return SimpleNamespace(images=noise * (torch.tensor(class_labels).view(-1, 1, 1, 1) + 1) / 2)
+
+    def features(self, x):
+        return x.flatten(1)[:, :5]
+
+    def classify(self, x):
+        bright = x.flatten(1).mean(1, keepdim=True) > 0.375
+        return torch.cat([~bright, bright], 1).float()
+
+
+def test_a_classifier_of_other_data_says_nothing_of_classes(monkeypatch):
+    """Its features compare images all the same."""
+    monkeypatch.setattr(samples, "load", lambda source, device: Drawing())
+    monkeypatch.setattr(samples, "record_of", lambda source: {"dataset": {"id": "their set"}})
+    levels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = ArraySplit({"x": levels})
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor="theirs")
+    for dataset_id in ("their set", "my set"):
+        source = DataSource("mine", dataset_id, rows, rows, rows, kind="image", shape=(1, 4, 4))
+        found, pictures = samples.measure(Drawing(), source, options)
+        assert {"frechet_distance", "coverage", "floor"} <= found.keys() and "nearest.png" in pictures
+        assert ("class_accuracy" in found) == (dataset_id == "their set")
+
+
+def test_few_test_images_have_no_distances(monkeypatch):
+    monkeypatch.setattr(samples, "load", lambda source, device: Drawing())
+    rows = ArraySplit({"x": torch.zeros(6, 1, 4, 4, dtype=torch.uint8)})
+    source = DataSource("mine", "my set", rows, rows, rows, kind="image", shape=(1, 4, 4), extractor="named")
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor=None)
+    assert samples.measure(Drawing(), source, options) == ({}, {})  # no one asked for them
+    options.extractor = "theirs"
+    with pytest.raises(UsageError, match="--extractor: the test split holds 6 images; distances need 7 at least"):
+        samples.measure(Drawing(), source, options)
 
 
 def test_the_leaderboard_is_that_of_the_records():
@@ -163,8 +243,8 @@ def test_a_sweep_names_an_argument_of_the_call_and_numbers():
         def __call__(self, batch_size=1, temperature=1.0):
             pass
 
-    assert sweep_of(Pipe(), "temperature=1,0.5") == ("temperature", [1, 0.5])
+    assert parse_sweep(Pipe(), "temperature=1,0.5") == ("temperature", [1, 0.5])
     with pytest.raises(UsageError, match="--sweep steps=5: Pipe has no argument 'steps'"):
-        sweep_of(Pipe(), "steps=5")
+        parse_sweep(Pipe(), "steps=5")
     with pytest.raises(UsageError, match="must be an argument and numbers"):
-        sweep_of(Pipe(), "temperature=hot")
+        parse_sweep(Pipe(), "temperature=hot")

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, run_here, run_module
 from tests.training.test_hub import running_hub
 from tests.training.test_publish import alone
 from training.data import tokens
-from training.data.batches import batches
+from training.data.batches import training_batches
 from training.data.documents import TextOptions, load_documents
 from training.data.text import held_out_texts, load_text, packed_positions
 from training.data.tokens import TokenSplit
@@ -218,6 +218,24 @@ def test_documents_are_parted_by_the_end_of_text(tmp_path):
     assert not alone.separated and not (alone.train.tokens == alone.tokenizer.eos_token_id).any()
 
 
+def test_a_prepared_window_says_what_is_read_and_what_follows(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} two three " * 30)
+    for packing in ("stream", "documents"):
+        source = load_text(TextOptions(dataset=str(tmp_path), context_length=8, packing=packing))
+        batch = source.train.__getitems__([0, 5])
+        assert batch.keys() == {"tokens"} and batch["tokens"].shape == (2, 9)
+        prepared = source.prepare(batch, gpt.SPEC)
+        assert prepared["input_ids"].shape == prepared["labels"].shape == (2, 8)
+        assert torch.equal(prepared["input_ids"][:, 1:], prepared["labels"][:, :-1])  # each label is the next token
+        assert ("position_ids" in prepared) == (packing == "documents")
+        described = source.describe()
+        assert (described["reader"], described["held_out"], source.units_per_row) == ("text", "held-out text", 8)
+    (tmp_path / "b.txt").unlink()
+    alone = load_text(TextOptions(dataset=str(tmp_path), context_length=8, packing="documents"))
+    assert "position_ids" not in alone.prepare(alone.train.__getitems__([0]), gpt.SPEC)  # one document is not parted
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_documents_do_not_see_each_other_where_that_is_asked(attention):
     torch.manual_seed(0)
@@ -254,7 +272,7 @@ def test_streams_are_split_by_process_and_pack_all_they_read(tmp_path):
         tokens = [int(t) for row in rows for t in row[1:]]
         found.append({source.tokenizer.decode(d) for d in _between(tokens, end)})
     assert found[0] and found[1] and not found[0] & found[1]
-    batch = next(batches(source.train, 4, 0, 0, 0, 1))
+    batch = next(training_batches(source.train, 4, 0, 0, 0, 1))
     assert batch.keys() == {"tokens"} and batch["tokens"].shape == (4, 9) and batch["tokens"].dtype == torch.int64
     held = held_out_texts(options)
     assert held.dataset_id == tmp_path.name and held.texts and not set(held.texts) & (found[0] | found[1])

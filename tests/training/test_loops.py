@@ -24,7 +24,7 @@ from training.loops.checkpoints import load_checkpoint, save_checkpoint
 from training.loops.run import Run
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.loops.weights import Average, learning_rate_at
+from training.loops.weights import WeightAverage, learning_rate_at
 from training.options import Stopped, UsageError, parse
 
 
@@ -147,7 +147,7 @@ def test_accumulation_equals_a_larger_batch(tmp_path):
 
 def test_the_average_is_the_exponential_moving_average():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average, expected = Average(model, 0.9), None
+    average, expected = WeightAverage(model, 0.9), None
     for n in range(20):
         with torch.no_grad():
             for p in model.parameters():

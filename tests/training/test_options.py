@@ -1,6 +1,7 @@
 """Options: a dataclass, a YAML file and the command line, checked in one place."""
 
 import contextlib
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from training.loops.run_options import CommonOptions
-from training.options import UsageError, option, parse
+from training.options import UsageError, option, parse, with_default
 
 
 @dataclass
@@ -35,6 +36,19 @@ def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_pa
         4,
         5,
     ]
+
+
+@dataclass
+class Slower(Options):
+    rate: float = with_default(Options, "rate", 0.01)
+
+
+def test_another_default_keeps_the_text_and_the_bounds():
+    assert parse(Slower, []).rate == 0.01 and parse(Options, []).rate == 0.1
+    with pytest.raises(UsageError, match=r"--rate is 0\.0; it must be above"):
+        parse(Slower, ["--rate", "0"])
+    first, again = (next(f for f in dataclasses.fields(kind) if f.name == "rate") for kind in (Options, Slower))
+    assert first.metadata == again.metadata
 
 
 @pytest.mark.parametrize(

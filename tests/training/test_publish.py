@@ -108,7 +108,7 @@ def test_a_checkpoint_keeps_weights_and_record_but_no_code_or_path(tiny_run, tmp
 
 def test_local_places_leave_the_command():
     command = "python -m training.autoencoders.vae --data_dir /my/data --output_dir='a b' --seed 3 --resume"
-    assert record.public_command(command) == "python -m training.autoencoders.vae --seed 3"
+    assert record.command_without_local_paths(command) == "python -m training.autoencoders.vae --seed 3"
 
 
 def test_what_cannot_be_built_is_refused_and_nothing_is_lost(tiny_run, tmp_path):

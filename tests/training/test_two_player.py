@@ -16,7 +16,7 @@ from pipelines.adversarial.modeling_gan import DiscriminatorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
 from tests.conftest import ROOT, run_module
 from training.adversarial import gan
-from training.adversarial.gan import GANOptions, gradient_penalty, players_losses
+from training.adversarial.gan import GANOptions, gradient_penalty, make_losses
 from training.loops import two_player
 from training.options import UsageError
 
@@ -158,7 +158,7 @@ class Still(nn.Module):
 
 
 def games(objective: str):
-    return players_losses(GANOptions(objective=objective, latent_dim=2))
+    return make_losses(GANOptions(objective=objective, latent_dim=2))
 
 
 def test_at_equal_densities_the_value_of_the_game_is_minus_two_log_two():
@@ -187,7 +187,7 @@ def test_the_losses_are_those_of_the_game(objective):
 
 @pytest.mark.parametrize("objective", ["minimax", "non_saturating", "wasserstein"])
 def test_the_generator_climbs_where_the_discriminator_says_real(objective):
-    _, generator_loss = players_losses(GANOptions(objective=objective, latent_dim=2))
+    _, generator_loss = make_losses(GANOptions(objective=objective, latent_dim=2))
 
     class Shift(nn.Module):
         def __init__(self):

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from pipelines.adversarial.modeling_gan import NORMS, DiscriminatorModel, GeneratorModel
 from pipelines.adversarial.pipeline_gan import GANPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.two_player import LOSSES, train
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
 
 DECLARATION = Declaration(
@@ -41,26 +41,49 @@ COLLAPSED = 0.5  # warn when samples lie less than this share as far apart as da
 
 @dataclass
 class GANOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/gan-digits", "the run folder", may_change_on_resume=True)
-    max_steps: int = option(4_000, "steps of the generator", least=1)
-    batch_size: int = option(64, "samples a process takes at once", least=1)
-    learning_rate: float = option(1e-3, "of the generator, at its highest", above=0.0)
-    critic_learning_rate: float | None = option(None, "of the discriminator; as the generator's by default", above=0.0)
-    lr_scheduler: str = option("constant", "after the warm-up", choices=("constant", "linear", "cosine"))
-    adam_beta1: float = option(0.5, "of AdamW", least=0.0, below=1.0)
-    export: str = option("last", "there is no loss that says which weights are best", choices=("last",))
-    max_grad_norm: float = option(0.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
-    objective: str = option("non_saturating", "the game", choices=OBJECTIVES)
-    n_critic: int = option(1, "steps of the discriminator for each of the generator", least=1)
-    gradient_penalty: float = option(10.0, "its weight in the wasserstein objective", above=0.0)
-    latent_dim: int = option(100, "dimensions of z", least=1)
-    network: str = option("mlp", "of both players", choices=("mlp", "conv"))
-    generator_width: list[int] = option((128, 256), "units of each layer, or channels at full resolution", least=1)
-    discriminator_width: list[int] = option((256, 128), "units of each layer, or channels at half resolution", least=1)
-    generator_norm: str = option("none", "between the layers", choices=NORMS)
-    discriminator_norm: str = option("none", "between the layers", choices=NORMS)
-    dropout: float | None = option(None, "in the discriminator; by default 0.3, and 0 in a critic", least=0.0, most=0.9)
-    conditional: bool = option(False, "give the class to both players")
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/gan-digits")
+    max_steps: int = option(4_000, "number of optimizer steps of the generator", least=1)
+    batch_size: int = with_default(RunOptions, "batch_size", 64)
+    learning_rate: float = option(
+        1e-3, "the generator's highest learning rate, reached at the end of the warm-up", above=0.0
+    )
+    critic_learning_rate: float | None = option(
+        None, "the discriminator's highest learning rate; by default the generator's", above=0.0
+    )
+    lr_scheduler: str = with_default(RunOptions, "lr_scheduler", "constant")
+    adam_beta1: float = option(
+        0.5, "decay of the gradients' moving average in both AdamW optimizers", least=0.0, below=1.0
+    )
+    export: str = option(
+        "last",
+        "weights of the finished pipeline: the last averaged ones, since no loss says which are best",
+        choices=("last",),
+    )
+    max_grad_norm: float = with_default(RunOptions, "max_grad_norm", 0.0)
+    objective: str = option("non_saturating", "losses of the generator and the discriminator", choices=OBJECTIVES)
+    n_critic: int = option(1, "number of optimizer steps of the discriminator for each step of the generator", least=1)
+    gradient_penalty: float = option(10.0, "weight of the gradient penalty in the wasserstein objective", above=0.0)
+    latent_dim: int = option(100, "number of dimensions of the noise z", least=1)
+    network: str = option("mlp", "kind of the generator and the discriminator", choices=("mlp", "conv"))
+    generator_width: list[int] = option(
+        (128, 256),
+        "units of each layer of the generator; with --network conv one number, its channels at full resolution",
+        least=1,
+    )
+    discriminator_width: list[int] = option(
+        (256, 128),
+        "units of each layer of the discriminator; with --network conv one number, its channels at half resolution",
+        least=1,
+    )
+    generator_norm: str = option("none", "normalisation between the generator's layers", choices=NORMS)
+    discriminator_norm: str = option("none", "normalisation between the discriminator's layers", choices=NORMS)
+    dropout: float | None = option(
+        None,
+        "dropout probability in the discriminator; by default 0.3, and 0 with the wasserstein objective",
+        least=0.0,
+        most=0.9,
+    )
+    conditional: bool = option(False, "give the class to the generator and to the discriminator")
 
     def __post_init__(self):
         super().__post_init__()
@@ -109,7 +132,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, class_labels
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def players_losses(options: GANOptions):
+def make_losses(options: GANOptions):
     """The two losses of an objective, as the loop takes them."""
 
     def draw(generator: nn.Module, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -169,7 +192,7 @@ def mean_distance(x: Tensor) -> float:
 
 def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """How far apart samples lie, as a share of how far apart data do, and a warning of lost diversity."""
-    data = source.as_input(next(in_order(source.train, DIVERSITY_SAMPLES)))
+    data = source.as_input(next(batches_in_order(source.train, DIVERSITY_SAMPLES)))
     drawn = pipeline(len(data), generator=torch.Generator().manual_seed(0), output_type="pt")
     samples = drawn.images if source.kind == "image" else drawn.samples
     diversity = mean_distance(samples.cpu()) / mean_distance(data)
@@ -185,7 +208,7 @@ def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]
 def main(argv: list[str] | None = None) -> None:
     options = parse(GANOptions, argv, __doc__)
     run, source, players = start(DECLARATION, ("generator", "discriminator"), options, build_players)
-    discriminator_loss, generator_loss = players_losses(options)
+    discriminator_loss, generator_loss = make_losses(options)
     # a critic's losses say little; what it estimates falls as samples come nearer to data
     curve = (
         ("discriminator_loss", "discriminator_wasserstein_estimate") if options.objective == "wasserstein" else LOSSES

@@ -28,16 +28,16 @@ from pipelines.autoencoders.modeling_autoencoder import CODE_PRIORS, Autoencoder
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_gaussian_mixture import GaussianMixtureModel
 from pipelines.classical.modeling_kde import KDEModel
-from training.data.batches import in_order, random_subset
+from training.data.batches import batches_in_order, random_subset
 from training.data.images import DataOptions
-from training.data.source import DataSource, rows_by_class
+from training.data.source import DataSource, class_arguments
 from training.data.splits import StreamSplit
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
-from training.pictures import drawn_or_returned
+from training.options import UsageError, command_line, option, parse, with_default
+from training.pictures import samples_or_reconstructions
 
 DECLARATION = Declaration(
     family="autoencoder",
@@ -48,35 +48,42 @@ DECLARATION = Declaration(
     measures=("reconstruction", "classification", "samples", "cost", "kept_rows"),
 )
 OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
+CORRUPTIONS = ("gaussian", "mask")
 PRIORS = ("none", "mixture", "kde")
 STREAMED_ROWS = 20_000  # to which a prior is fitted, of a set that has no end
 
 
 @dataclass
 class AutoencoderOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/autoencoder-digits", "the run folder")
-    max_steps: int = option(3_000, "optimizer steps", least=1)
-    objective: str = option("plain", "what codes are asked for", choices=OBJECTIVES)
-    network: str = option("mlp", "of both nets", choices=("mlp", "conv"))
-    latent_dim: int = option(16, "dimensions of the code", least=1)
-    width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
-    num_blocks: int = option(1, "residual blocks of each MLP", least=0)
-    num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
-    class_weight: float = option(1.0, "supervised: of the class's -log p(y|z), nats", least=0.0)
-    code_prior: str = option("gaussian", "sliced_wasserstein: what codes shall look like", choices=CODE_PRIORS)
-    sliced_weight: float = option(100.0, "sliced_wasserstein: of the squared distance", least=0.0)
-    num_projections: int = option(64, "sliced_wasserstein: random directions a step", least=1)
-    corruption: str = option("gaussian", "denoising: added noise, or pixels set to 0", choices=("gaussian", "mask"))
-    corruption_level: float = option(0.5, "denoising: its standard deviation, or the share of pixels", above=0.0)
-    contractive_weight: float = option(0.1, "contractive: of the Jacobian's squared norm", least=0.0)
-    prior: str = option(
-        "mixture", "the density fitted to the codes in the end", choices=PRIORS, may_change_on_resume=True
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/autoencoder-digits")
+    max_steps: int = with_default(RunOptions, "max_steps", 3_000)
+    objective: str = option(
+        "plain", "what the training asks of the codes, beside the squared error", choices=OBJECTIVES
     )
-    prior_components: int = option(10, "of the mixture, or of each class's", least=1, may_change_on_resume=True)
-    prior_points: int = option(
-        2_000, "codes that the kernel density estimate keeps", least=2, may_change_on_resume=True
+    network: str = option("mlp", "kind of the encoder and the decoder", choices=("mlp", "conv"))
+    latent_dim: int = option(16, "number of dimensions of the code", least=1)
+    width: int = option(256, "hidden units of an MLP, or channels of a conv network at half resolution", least=1)
+    num_blocks: int = option(1, "number of residual blocks in each MLP", least=0)
+    num_levels: int = option(2, "number of times that the conv network halves the image", least=1, most=6)
+    class_weight: float = option(1.0, "supervised: weight of -log p(y|z), nats, in the loss", least=0.0)
+    code_prior: str = option("gaussian", "sliced_wasserstein: wanted distribution of the codes", choices=CODE_PRIORS)
+    sliced_weight: float = option(100.0, "sliced_wasserstein: weight of the squared distance in the loss", least=0.0)
+    num_projections: int = option(64, "sliced_wasserstein: random directions drawn at each step", least=1)
+    corruption: str = option(
+        "gaussian", "denoising: noise is added to the input, or pixels are set to 0", choices=CORRUPTIONS
     )
-    prior_by_class: bool = option(False, "fit one density for each class", may_change_on_resume=True)
+    corruption_level: float = option(
+        0.5, "denoising: standard deviation of the noise, or share of pixels set to 0", above=0.0
+    )
+    contractive_weight: float = option(
+        0.1, "contractive: weight of the squared norm of the encoder's Jacobian", least=0.0
+    )
+    prior: str = option("mixture", "density fitted to the codes at the end", choices=PRIORS, may_change_on_resume=True)
+    prior_components: int = option(
+        10, "components of the mixture, or of each class's", least=1, may_change_on_resume=True
+    )
+    prior_points: int = option(2_000, "codes kept by the kernel density estimate", least=2, may_change_on_resume=True)
+    prior_by_class: bool = option(False, "fit one density of the codes for each class", may_change_on_resume=True)
 
 
 # What codes can be asked for
@@ -168,7 +175,7 @@ def codes_of(pipeline: AutoencoderPipeline, source: DataSource) -> tuple[torch.T
     """Codes of the training set, of a stream those of its first rows, and their classes: (N, D), (N,) or None."""
     codes, labels = [], []
     limit = STREAMED_ROWS if isinstance(source.train, StreamSplit) else None
-    for batch in in_order(source.train, 500, limit):
+    for batch in batches_in_order(source.train, 500, limit):
         codes.append(pipeline.encode(source.as_input(batch)).cpu())
         labels.append(batch.get("class_labels"))
     return torch.cat(codes), None if labels[0] is None else torch.cat(labels)
@@ -195,7 +202,7 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
     codes, labels = codes_of(pipeline, source)
     if options.prior == "kde":
         codes, labels = random_subset(codes, labels, options.prior_points, options.seed)
-    classes = rows_by_class(source, labels, "--prior_by_class") if options.prior_by_class else {}
+    classes = class_arguments(source, labels, "--prior_by_class") if options.prior_by_class else {}
     try:
         if options.prior == "kde":
             return KDEModel.fit(codes, "held_out", **classes)
@@ -206,7 +213,9 @@ def fit_prior(pipeline: AutoencoderPipeline, source: DataSource, options: Autoen
 
 def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
     """Samples, by class where the prior knows them; without one, what becomes of held-out rows."""
-    return drawn_or_returned(pipeline, source, pipeline.prior is not None and pipeline.prior.config.conditional)
+    return samples_or_reconstructions(
+        pipeline, source, pipeline.prior is not None and pipeline.prior.config.conditional
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

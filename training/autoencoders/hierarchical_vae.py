@@ -14,14 +14,14 @@ import torch
 
 from pipelines.autoencoders.modeling_hierarchical_vae import HierarchicalVAEModel
 from pipelines.autoencoders.pipeline_hierarchical_vae import HierarchicalVAEPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource
 from training.declaration import DRAW_IMAGES, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import command_line, option, parse
+from training.options import command_line, option, parse, with_default
 from training.pictures import image_grid
 
 DECLARATION = Declaration(
@@ -36,14 +36,20 @@ UNUSED = 0.1  # nats: warn when the top level's KL is below
 
 @dataclass
 class HierarchicalVAEOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/hierarchical-vae-digits", "the run folder", may_change_on_resume=True)
-    max_steps: int = option(3_000, "optimizer steps", least=1)
-    latent_dims: list[int] = option((16, 8), "dimensions of each level, from the bottom to the top", least=1)
-    width: int = option(256, "hidden units of q(z1|x) and p(x|z1)", least=1)
-    num_blocks: int = option(1, "residual blocks in each net", least=0)
-    upper_width: int = option(128, "hidden units of the nets between two levels", least=1)
-    beta: float = option(1.0, "weight of the KL; 1 is the bound itself", least=0.0)
-    kl_warmup_steps: int = option(500, "steps in which the KL's weight rises from zero", least=0)
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/hierarchical-vae-digits")
+    max_steps: int = with_default(RunOptions, "max_steps", 3_000)
+    latent_dims: list[int] = option(
+        (16, 8), "number of dimensions of the code of each level, from the bottom to the top", least=1
+    )
+    width: int = option(
+        256, "hidden units of the networks between x and the lowest level: q(z1|x) and p(x|z1)", least=1
+    )
+    num_blocks: int = option(1, "number of residual blocks in each network", least=0)
+    upper_width: int = option(128, "hidden units of the networks between two levels", least=1)
+    beta: float = option(1.0, "weight of the KL in the loss; with 1 the loss is the bound itself", least=0.0)
+    kl_warmup_steps: int = option(
+        500, "number of steps in which the weight of the KL rises from zero to --beta", least=0
+    )
 
 
 def build_model(options: HierarchicalVAEOptions, source: DataSource) -> HierarchicalVAEModel:
@@ -61,7 +67,7 @@ def picture(pipeline: HierarchicalVAEPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: HierarchicalVAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units of each level on the validation split, and a warning where the top level is not used."""
     generator = torch.Generator().manual_seed(0)
-    x = source.as_input(next(in_order(source.validation, 1_000)), pipeline.data_spec, generator)
+    x = source.as_input(next(batches_in_order(source.validation, 1_000)), pipeline.data_spec, generator)
     top = pipeline.elbo_terms(x, generator=generator)[1][:, -1].mean().item()
     warnings = []
     if top < UNUSED:

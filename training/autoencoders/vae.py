@@ -12,14 +12,14 @@ import torch
 
 from pipelines.autoencoders.modeling_vae import VAEModel
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import command_line, option, parse
+from training.options import command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
 
 DECLARATION = Declaration(
@@ -41,22 +41,32 @@ COLLAPSED = 0.1  # warn when fewer than this share of the latent units is active
 
 @dataclass
 class VAEOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/vae-digits", "the run folder")
-    max_steps: int = option(3_000, "optimizer steps", least=1)
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/vae-digits")
+    max_steps: int = with_default(RunOptions, "max_steps", 3_000)
     output: str = option(
-        "bernoulli", "of binarised images, 8-bit levels, or dequantised images and vectors", choices=tuple(SPECS)
+        "bernoulli",
+        "distribution of x given z: bernoulli of binarised images, logistic of 8-bit levels, gaussian of dequantised images or of vectors",
+        choices=tuple(SPECS),
     )
-    network: str = option("mlp", "of both nets", choices=("mlp", "conv"))
-    latent_dim: int = option(16, "dimensions of z", least=1)
-    width: int = option(256, "hidden units of the MLP, or channels at half resolution", least=1)
-    num_blocks: int = option(1, "residual blocks in each net, or at each resolution", least=0)
-    num_levels: int = option(2, "how often the conv net halves the image", least=1, most=6)
-    encoder_width: int | None = option(None, "hidden units of an MLP encoder before a conv decoder", least=1)
-    encoder_blocks: int = option(1, "its residual blocks", least=0)
-    dropout: float = option(0.0, "inside the residual blocks", least=0.0, most=0.9)
-    conditional: bool = option(False, "give the class to both nets")
-    beta: float = option(1.0, "weight of the KL; 1 is the bound itself", least=0.0)
-    kl_warmup_steps: int = option(500, "steps in which the KL's weight rises from zero", least=0)
+    network: str = option("mlp", "kind of the encoder and the decoder", choices=("mlp", "conv"))
+    latent_dim: int = option(16, "number of dimensions of the code z", least=1)
+    width: int = option(
+        256, "hidden units of an MLP, or channels of a convolutional network at half resolution", least=1
+    )
+    num_blocks: int = option(
+        1, "number of residual blocks in each MLP, or at each resolution of a convolutional network", least=0
+    )
+    num_levels: int = option(2, "number of times that the convolutional network halves the image", least=1, most=6)
+    encoder_width: int | None = option(
+        None, "put an MLP encoder with this many hidden units in front of a convolutional decoder", least=1
+    )
+    encoder_blocks: int = option(1, "number of residual blocks of that MLP encoder (see --encoder_width)", least=0)
+    dropout: float = option(0.0, "dropout probability inside the residual blocks", least=0.0, most=0.9)
+    conditional: bool = option(False, "give the class to the encoder and to the decoder")
+    beta: float = option(1.0, "weight of the KL in the loss; with 1 the loss is the bound itself", least=0.0)
+    kl_warmup_steps: int = option(
+        500, "number of steps in which the weight of the KL rises from zero to --beta", least=0
+    )
 
 
 def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
@@ -89,7 +99,7 @@ def picture(pipeline: VAEPipeline, source: DataSource) -> bytes:
 
 def inspect(pipeline: VAEPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Active units on the validation split, and a warning of posterior collapse."""
-    batch = next(in_order(source.validation, 1_000))
+    batch = next(batches_in_order(source.validation, 1_000))
     x = source.as_input(batch, pipeline.data_spec, torch.Generator().manual_seed(0))
     active = pipeline.active_units(x, batch["class_labels"] if pipeline.vae.config.conditional else None)
     number, total = int(active.sum()), len(active)

@@ -21,14 +21,14 @@ from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
 from pipelines.classical.modeling_classifier import ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
 from training.components import load_component
-from training.data.batches import in_order, rows_in
+from training.data.batches import batches_in_order, num_rows
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid
 
 DECLARATION = Declaration(
@@ -45,20 +45,22 @@ LOOKED_THROUGH = 2_000  # validation images among which the hardest are found
 
 @dataclass
 class ClassifierOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/classifier-digits", "the run folder")
-    max_steps: int = option(1_500, "optimizer steps", least=1)
-    width: int = option(32, "channels at half resolution", least=1)
-    num_blocks: int = option(1, "residual blocks at each resolution", least=0)
-    num_levels: int = option(2, "how often the image is halved", least=1, most=6)
-    feature_dim: int = option(128, "size of the last hidden layer", least=1)
-    dropout: float = option(0.2, "on the last hidden layer", least=0.0, most=0.9)
-    shift: float = option(0.5, "pixels by which an image is moved at most", least=0.0)
-    rotation: float = option(5.0, "degrees by which it is turned at most", least=0.0, most=180.0)
-    zoom: float = option(0.05, "share by which it is enlarged or reduced at most", least=0.0, most=0.9)
-    tangents: str | None = option(None, "a run or checkpoint of an autoencoder whose tangents the classifier learns")
-    num_tangents: int = option(8, "of each image", least=1)
-    tangent_weight: float = option(0.01, "of the squared derivatives along them", least=0.0)
-    tangent_images: int = option(32, "of each batch, for which they are computed", least=1)
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/classifier-digits")
+    max_steps: int = with_default(RunOptions, "max_steps", 1_500)
+    width: int = option(32, "channels of the network at half resolution", least=1)
+    num_blocks: int = option(1, "number of residual blocks at each resolution", least=0)
+    num_levels: int = option(2, "number of times that the network halves the image", least=1, most=6)
+    feature_dim: int = option(128, "number of units of the last hidden layer, whose values are the features", least=1)
+    dropout: float = option(0.2, "dropout probability on the last hidden layer", least=0.0, most=0.9)
+    shift: float = option(0.5, "augmentation: move each image by up to this many pixels", least=0.0)
+    rotation: float = option(5.0, "augmentation: turn each image by up to this many degrees", least=0.0, most=180.0)
+    zoom: float = option(0.05, "augmentation: scale each image by up to this share of its size", least=0.0, most=0.9)
+    tangents: str | None = option(
+        None, "run or checkpoint of an autoencoder, along whose tangents the class should not change (Tangent Prop)"
+    )
+    num_tangents: int = option(8, "number of tangents of each image that are used", least=1)
+    tangent_weight: float = option(0.01, "weight of the squared derivatives along the tangents in the loss", least=0.0)
+    tangent_images: int = option(32, "number of images of each batch whose tangents are used", least=1)
 
 
 def augment(x: Tensor, shift: float, rotation: float, zoom: float) -> Tensor:
@@ -127,9 +129,9 @@ def picture(pipeline: ClassifierPipeline, source: DataSource) -> bytes:
 def inspect(pipeline: ClassifierPipeline, source: DataSource) -> tuple[dict, list[str]]:
     """Accuracy on the validation split."""
     right = count = 0
-    for batch in in_order(source.validation, 500, 10_000):
+    for batch in batches_in_order(source.validation, 500, 10_000):
         right += int((pipeline.classify(source.as_input(batch)).argmax(1).cpu() == batch["class_labels"]).sum())
-        count += rows_in(batch)
+        count += num_rows(batch)
     return ({"validation_accuracy": right / count} if count else {}), []
 
 

@@ -22,7 +22,7 @@ from training.data.source import DataSource, rows_to_show
 from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.run import start
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
 
 DECLARATION = Declaration(
@@ -38,15 +38,19 @@ MOST_POINTS = 20_000  # of a tree: 3.2 GB of distances, and as much again
 
 @dataclass
 class ClusteringOptions(DataOptions, FitOptions):
-    output_dir: str = option("runs/kmeans-digits", "the run folder")
-    method: str = option("kmeans", "what is fitted", choices=("kmeans", "agglomerative"))
-    num_clusters: int = option(10, "of k-means; a tree is cut so where nothing else is asked for", least=1)
-    num_starts: int = option(4, "of k-means: the best of so many runs is kept", least=1)
-    linkage: str = option("ward", "of a tree: how near two clusters are", choices=LINKAGES)
-    pca_dim: int = option(0, "principal components to cluster; 0 takes the data as they are", least=0)
+    output_dir: str = with_default(FitOptions, "output_dir", "runs/kmeans-digits")
+    method: str = option(
+        "kmeans", "kind of clustering: k-means, or a tree of merges", choices=("kmeans", "agglomerative")
+    )
+    num_clusters: int = option(
+        10, "number of clusters of k-means; of a tree, where it is cut if a call says nothing else", least=1
+    )
+    num_starts: int = option(4, "number of k-means runs, of which the best is kept", least=1)
+    linkage: str = option("ward", "how the distance of two clusters of a tree is measured", choices=LINKAGES)
+    pca_dim: int = option(0, "number of principal components to cluster; 0 clusters the data themselves", least=0)
 
 
-def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:
+def fit_tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel:
     """The merges of (N, D) by scikit-learn."""
     from sklearn.cluster import AgglomerativeClustering
 
@@ -62,7 +66,7 @@ def tree(points: torch.Tensor, options: ClusteringOptions) -> AgglomerativeModel
     )
 
 
-def means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansModel:
+def fit_means(points: torch.Tensor, options: ClusteringOptions, report) -> KMeansModel:
     """The best of several runs of k-means by scikit-learn."""
     from sklearn.cluster import KMeans
 
@@ -86,7 +90,7 @@ def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> Clu
         pca = PCAModel.fit((batch["x"] for batch in training_rows(source, spec, options)), options.pca_dim)
     rows = (batch["x"] for batch in training_rows(source, spec, options))
     points = torch.cat([x if pca is None else pca.encode(x) for x in rows])
-    clustering = means(points, options, report) if options.method == "kmeans" else tree(points, options)
+    clustering = fit_means(points, options, report) if options.method == "kmeans" else fit_tree(points, options)
     return ClusteringPipeline(clustering, pca, spec)
 
 

@@ -19,12 +19,12 @@ from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_density import DensityPipeline
 from training.data.batches import random_subset
 from training.data.images import DataOptions
-from training.data.source import DataSource, rows_by_class
+from training.data.source import DataSource, class_arguments
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
 from training.loops.run import start
-from training.options import UsageError, command_line, option, parse
-from training.pictures import drawn_or_returned
+from training.options import UsageError, command_line, option, parse, with_default
+from training.pictures import samples_or_reconstructions
 
 DECLARATION = Declaration(
     family="density",
@@ -44,16 +44,34 @@ RULES = ("scott", "silverman", "held_out")
 
 @dataclass
 class DensityOptions(DataOptions, FitOptions):
-    output_dir: str = option("runs/mixture-digits", "the run folder")
-    density: str = option("mixture", "what is fitted", choices=("mixture", "kde", "none"))
-    pca_dim: int = option(20, "principal components to fit it to; 0 takes the data as they are", least=0)
-    num_components: list[int] = option((10,), "of the mixture, of each class where --conditional; BIC chooses", least=1)
-    covariance_type: str = option("full", "of the mixture's components", choices=("full", "tied", "diag", "spherical"))
-    max_iter: int = option(200, "iterations of EM at most", least=1)
-    tol: float = option(1e-3, "nats by which an iteration has to raise the mean log-likelihood", above=0.0)
-    reg_covar: float = option(1e-6, "added to every variance of the mixture", least=0.0)
-    num_points: int = option(5_000, "rows that the kernel density estimate keeps", least=2)
-    bandwidth: str = option("held_out", "of the kernels: scott, silverman, held_out or a number")
+    output_dir: str = with_default(FitOptions, "output_dir", "runs/mixture-digits")
+    density: str = option(
+        "mixture",
+        "kind of density: Gaussian mixture, kernel density estimate, or none, which fits the PCA alone",
+        choices=("mixture", "kde", "none"),
+    )
+    pca_dim: int = option(
+        20, "number of principal components to fit the density to; 0 fits it to the data themselves", least=0
+    )
+    num_components: list[int] = option(
+        (10,),
+        "number of components of the mixture, with --conditional of each class's; of several numbers the lowest BIC decides",
+        least=1,
+    )
+    covariance_type: str = option(
+        "full", "form of the covariances of the mixture's components", choices=("full", "tied", "diag", "spherical")
+    )
+    max_iter: int = option(200, "largest number of iterations of EM", least=1)
+    tol: float = option(
+        1e-3, "EM ends when an iteration changes the mean log-likelihood by less than this, nats", above=0.0
+    )
+    reg_covar: float = option(
+        1e-6, "number that is added to every variance of the mixture, so that none vanishes", least=0.0
+    )
+    num_points: int = option(5_000, "number of training rows that the kernel density estimate keeps", least=2)
+    bandwidth: str = option(
+        "held_out", "bandwidth of the kernels: a number, or the rule that chooses it: scott, silverman or held_out"
+    )
     conditional: bool = option(False, "fit one density for each class")
 
     def __post_init__(self):
@@ -69,7 +87,7 @@ class DensityOptions(DataOptions, FitOptions):
             raise UsageError("--pca_dim is 0 and --density none: there is nothing to fit")
 
 
-def best_mixture(codes, classes: dict, options: DensityOptions, report) -> GaussianMixtureModel:
+def fit_mixture(codes, classes: dict, options: DensityOptions, report) -> GaussianMixtureModel:
     """The mixture, or of several numbers of components the one of lowest BIC."""
     found = []
     for count in options.num_components:
@@ -100,9 +118,9 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
     codes, labels = torch.cat(codes), torch.cat(labels) if options.conditional else None
     if options.density == "kde":
         codes, labels = random_subset(codes, labels, options.num_points, options.seed)
-    classes = rows_by_class(source, labels, "--conditional") if options.conditional else {}
+    classes = class_arguments(source, labels, "--conditional") if options.conditional else {}
     if options.density == "mixture":
-        return DensityPipeline(best_mixture(codes, classes, options, report), pca, spec)
+        return DensityPipeline(fit_mixture(codes, classes, options, report), pca, spec)
     bandwidth = options.bandwidth if options.bandwidth in RULES else float(options.bandwidth)
     kde = KDEModel.fit(codes, bandwidth, **classes)
     report(report.step + 1, bandwidth=float(kde.bandwidth))
@@ -111,7 +129,9 @@ def make_pipeline(source: DataSource, options: DensityOptions, report) -> Densit
 
 def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
     """Samples, by class where the density knows them; without one, what becomes of held-out rows."""
-    return drawn_or_returned(pipeline, source, pipeline.density is not None and pipeline.density.config.conditional)
+    return samples_or_reconstructions(
+        pipeline, source, pipeline.density is not None and pipeline.density.config.conditional
+    )
 
 
 def check(options: DensityOptions, source: DataSource) -> None:

@@ -24,7 +24,7 @@ from training.data.splits import ArraySplit
 from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, fit, training_rows
 from training.loops.run import start
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import heat_map, image_grid
 
 DECLARATION = Declaration(
@@ -39,12 +39,14 @@ DECLARATION = Declaration(
 
 @dataclass
 class NMFOptions(DataOptions, FitOptions):
-    output_dir: str = option("runs/nmf-digits", "the run folder")
-    ratings: str | None = option(None, "a CSV file of ratings instead of --dataset")
-    num_components: int = option(16, "parts", least=1)
-    penalty: float = option(0.0, "of the squared weights and parts, per entry of the data", least=0.0)
-    max_iter: int = option(300, "iterations at most", least=1)
-    tol: float = option(1e-4, "share by which the loss has to fall", above=0.0)
+    output_dir: str = with_default(FitOptions, "output_dir", "runs/nmf-digits")
+    ratings: str | None = option(None, "CSV file of ratings to factorise, instead of --dataset")
+    num_components: int = option(16, "number of parts that each row is a sum of", least=1)
+    penalty: float = option(
+        0.0, "weight of the squared weights and parts in the loss, per entry of the data", least=0.0
+    )
+    max_iter: int = option(300, "largest number of iterations of the fit", least=1)
+    tol: float = option(1e-4, "the fit ends when an iteration lowers the loss by less than this share", above=0.0)
 
 
 def read_ratings(file: str) -> tuple[list[str], Tensor]:
@@ -90,7 +92,7 @@ def load(options: NMFOptions) -> DataSource:
     )
 
 
-def parts_of_images(x: Tensor, options: NMFOptions) -> Tensor:
+def fit_parts(x: Tensor, options: NMFOptions) -> Tensor:
     """(N, D) -> (K, D) by scikit-learn's coordinate descent."""
     from sklearn.decomposition import NMF
 
@@ -111,7 +113,7 @@ def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipelin
     check_entries(x)
     penalty = options.penalty * x.shape[1]
     if source.kind == "image":
-        parts = parts_of_images(x, options)
+        parts = fit_parts(x, options)
     else:
         for step in NMFModel.fit_steps(x, options.num_components, penalty, options.max_iter, options.tol, options.seed):
             report(step.step + 1, step.num_steps, loss=step.loss, error=step.error)

@@ -19,7 +19,7 @@ def derive_seed(*numbers: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def rows_in(batch: Batch) -> int:
+def num_rows(batch: Batch) -> int:
     """How many rows a batch holds."""
     return len(next(iter(batch.values())))
 
@@ -36,7 +36,9 @@ def check_batch_size(split, batch_size: int, world: int) -> None:
         )
 
 
-def batches(split, batch_size: int, seed: int, first: int, rank: int, world: int, workers: int = 0) -> Iterator[Batch]:
+def training_batches(
+    split, batch_size: int, seed: int, first: int, rank: int, world: int, workers: int = 0
+) -> Iterator[Batch]:
     """Training batches without end, from batch number `first` on: this process's share of each.
 
     The order of epoch e is a permutation that seed and e determine, so a resumed run continues where it was. Batches
@@ -93,7 +95,7 @@ def _stack(rows: list[Batch]) -> Batch:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
+def batches_in_order(split, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
     """A split once, from its beginning, at most `limit` rows: for measuring."""
     if isinstance(split, StreamSplit):
         done = 0
@@ -110,7 +112,7 @@ def in_order(split, batch_size: int, limit: int | None = None) -> Iterator[Batch
 
 def materialise(split: StreamSplit, rows: int) -> ArraySplit:
     """The first rows of a stream, in memory: what is measured again and again is fetched once."""
-    found = list(in_order(split, 500, rows))
+    found = list(batches_in_order(split, 500, rows))
     if not found:
         return ArraySplit({"x": torch.empty(0)})
     return ArraySplit({name: torch.cat([batch[name] for batch in found]) for name in found[0]})

@@ -21,21 +21,29 @@ class TextOptions:
     dataset: str = option(
         "python_docs", "python_docs, tiny_shakespeare, a Hub id, or a local text file or folder of text"
     )
-    data_dir: str | None = option(None, "a local copy of the named set", may_change_on_resume=True)
-    subset: str | None = option(None, "of a Hub set that has several, like wikitext-2-raw-v1")
-    text_column: str = option("text", "the column of a Hub set that holds the text")
-    streaming: bool = option(False, "read documents as they are needed instead of storing the set")
-    tokenizer: str = option(
-        "bpe", "byte-level byte-pair encoding, or one token a character", choices=("bpe", "characters")
+    data_dir: str | None = option(
+        None, "local copy of the named data set: a text file or a folder", may_change_on_resume=True
     )
-    vocab_size: int = option(2_048, "tokens of bpe", least=257)
-    context_length: int = option(128, "tokens that the network sees at once", least=2)
+    subset: str | None = option(None, "configuration of a Hub data set that has several, like wikitext-2-raw-v1")
+    text_column: str = option("text", "column of a Hub data set that holds the text")
+    streaming: bool = option(False, "read documents as they are needed, and store nothing")
+    tokenizer: str = option(
+        "bpe",
+        "train a byte-level byte-pair encoding, or take one token for each character",
+        choices=("bpe", "characters"),
+    )
+    vocab_size: int = option(2_048, "size of the vocabulary that bpe is trained to", least=257)
+    context_length: int = option(
+        128, "length of the training windows in tokens, which is as far as the network sees", least=2
+    )
     packing: str = option(
         "stream",
-        "stream: a window reads on across the end of a document; documents: attention and positions begin anew at each",
+        "stream: a window reads on across the end of a document; documents: attention and positions begin anew at each document",
         choices=("stream", "documents"),
     )
-    max_train_tokens: int | None = option(None, "train on the first so many tokens only", least=3)
+    max_train_tokens: int | None = option(
+        None, "number of training tokens to train on, the first ones; all by default", least=3
+    )
 
 
 @dataclass
@@ -229,7 +237,7 @@ def _column(table, options: TextOptions) -> list[str]:
 # Streams
 
 
-def readable(rows) -> Iterator[dict]:
+def decoded_rows(rows) -> Iterator[dict]:
     """Streamed rows; what cannot be decoded shows only on the way."""
     try:
         yield from rows
@@ -273,7 +281,7 @@ def stream_parts(options: TextOptions) -> dict[str, tuple]:
 def streamed_texts(part: tuple, options: TextOptions) -> Iterator[str]:
     """A streamed split's documents."""
     rows, keep = part
-    for row in readable(rows):
+    for row in decoded_rows(rows):
         if options.text_column not in row:
             raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
         text = row[options.text_column]

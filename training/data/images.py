@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.data.known import KNOWN, KnownSet, extractor_of
 from training.data.source import DataSource
 from training.data.splits import (
     TEST_SHARE,
@@ -23,7 +24,7 @@ from training.data.splits import (
     LazySplit,
     StreamSplit,
     content_fraction,
-    cut,
+    cut_arrays,
     split_masks,
 )
 from training.data.toys import TOYS, toy
@@ -32,23 +33,6 @@ from training.options import UsageError, option
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MNIST_DIGITS = Path(__file__).resolve().parents[2] / "spaces" / "kit" / "mnist-digits.png"
 KEPT_ROWS = 200  # of a test split, by which any machine can measure a checkpoint again
-
-
-@dataclass(frozen=True)
-class KnownSet:
-    """A data set of the Hub with its column names, and its licence as its page states it."""
-
-    hub_id: str
-    image_column: str
-    label_column: str = "label"
-    licence: str = "not stated"
-
-
-KNOWN = {
-    "mnist": KnownSet("ylecun/mnist", "image", licence="MIT"),
-    "fashion_mnist": KnownSet("zalando-datasets/fashion_mnist", "image", licence="MIT"),
-    "cifar10": KnownSet("uoft-cs/cifar10", "img"),
-}
 
 
 @dataclass
@@ -60,14 +44,21 @@ class DataOptions:
         "digits, mnist, fashion_mnist, cifar10, ring, grid, moons, spiral, checkerboard, a Hub id, or a local folder",
     )
     data_dir: str | None = option(
-        None, "a local copy of the named set (parquet, or images by class)", may_change_on_resume=True
+        None,
+        "folder of a local copy of the named data set: parquet files, or images in one folder a class",
+        may_change_on_resume=True,
     )
-    resolution: int | None = option(None, "crop to a square and scale images to this many pixels", least=4, most=1024)
-    image_column: str | None = option(None, "the column that holds images, where it cannot be told by its type")
-    label_column: str | None = option(None, "the column that holds classes")
-    streaming: bool = option(False, "read rows from the Hub as they are needed instead of storing the set")
+    resolution: int | None = option(
+        None, "crop images to a square and scale them to this many pixels a side", least=4, most=1024
+    )
+    image_column: str | None = option(None, "column that holds the images, where column types do not tell")
+    label_column: str | None = option(None, "column that holds the classes, where column types do not tell")
+    streaming: bool = option(False, "read rows from the Hub as they are needed, and store nothing")
     max_memory_gb: float = option(
-        4.0, "decode into memory up to this size, on the way above it", least=0.0, may_change_on_resume=True
+        4.0,
+        "decode the data set into memory up to this size, in GiB; images of a larger one are decoded as they are needed",
+        least=0.0,
+        may_change_on_resume=True,
     )
 
 
@@ -107,7 +98,7 @@ def _digits(options: DataOptions) -> DataSource:
         from PIL import Image
 
         x = np.stack([_decode(Image.fromarray(i[0]), "L", options.resolution) for i in x])
-    splits = cut({"x": x, "class_labels": labels.astype(np.int64)}, where, test=0.2, validation=0.1)
+    splits = cut_arrays({"x": x, "class_labels": labels.astype(np.int64)}, where, test=0.2, validation=0.1)
     return DataSource(
         "digits",
         "scikit-learn digits",
@@ -116,6 +107,7 @@ def _digits(options: DataOptions) -> DataSource:
         class_names=[str(c) for c in range(10)],
         kind="image",
         shape=x.shape[1:],
+        extractor=extractor_of(x.shape[1:]),
     )
 
 
@@ -155,8 +147,9 @@ def _through_datasets(options: DataOptions) -> DataSource:
     dataset_id = known.hub_id if known else (Path(name).name if local else name)
     licence = known.licence if known else None
     return DataSource(
-        name, dataset_id, *splits, licence=licence, class_names=class_names, kind="image", shape=tuple(shape)
-    )
+        name, dataset_id, *splits, licence=licence, class_names=class_names, kind="image", shape=tuple(shape),
+        extractor=extractor_of(shape),
+    )  # fmt: skip
 
 
 def _classes_found(train, label_column: str, options: DataOptions) -> list[str]:
@@ -322,7 +315,7 @@ class _TableCutter(_Cutter):
             if labels.dtype.kind not in "iu" or labels.min() < 0:
                 raise UsageError(f"--label_column {self.label_column}: some rows have no class, or none from 0 on")
             labels = labels.astype(np.int64)
-        return cut({"x": x, "class_labels": labels}, where, test, validation)
+        return cut_arrays({"x": x, "class_labels": labels}, where, test, validation)
 
     def decoded(self, table) -> np.ndarray:
         """uint8 (N, C, H, W); kept beside the Arrow files, so that the next run only reads it."""
@@ -405,8 +398,14 @@ def held_out(dataset: str, data_dir: str | None, trained: dict, same_set: bool) 
         dataset, data_dir: as --dataset and --data_dir name it.
         trained: the options of the run, from run.json.
         same_set: whether it is the set that the run was trained on.
+
+    Raises:
+        UsageError: as of `load_data`; or the test split is empty, as that of a handful of images can be.
     """
-    return load_data(DataOptions(dataset, data_dir, trained.get("resolution")))
+    source = load_data(DataOptions(dataset, data_dir, trained.get("resolution")))
+    if not len(source.test):
+        raise UsageError(f"--dataset {dataset}: its test split is empty, so there is nothing to measure on")
+    return source
 
 
 def kept_rows(dataset: str) -> tuple[DataSource, Batch] | None:

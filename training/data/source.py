@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.data.splits import Batch
 from training.options import UsageError
 
@@ -68,11 +68,13 @@ class DataSource(Source):
         kind: "image" or "vector".
         shape: (C, H, W) of images, (D,) of vectors.
         item_names: of the entries of a vector, where they have names.
+        extractor: a checkpoint of this repository in whose features samples of such images are compared, if there is one.
     """
 
     kind: str = "image"
     shape: tuple[int, ...] = ()
     item_names: list[str] | None = None
+    extractor: str | None = None
 
     def __post_init__(self):
         if self.kind == "vector":
@@ -127,7 +129,7 @@ def to_network(x: Tensor, spec: dict, generator: torch.Generator | None = None) 
     if tuple(x.shape[2:]) != (height, width):
         x = _pad(x, height, width)
     if spec["support"] == "binary":
-        return _drawn(x, generator)
+        return _binarise(x, generator)
     low, high = spec["range"]
     if spec["dequantization"] == "uniform":
         u = torch.rand(x.shape, generator=generator, device=x.device)
@@ -135,7 +137,7 @@ def to_network(x: Tensor, spec: dict, generator: torch.Generator | None = None) 
     return low + (high - low) * x.float() / 255
 
 
-def _drawn(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def _binarise(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Levels k as ones with probability k / 255 (exact at 0 and 255, to within 2^-16 between), zeros otherwise."""
     # one 64-bit draw serves four pixels: four times as fast as a draw for each
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
@@ -162,13 +164,13 @@ def rows_to_show(source: Source, count: int, first: str = "test") -> Batch:
         UsageError: there is no row anywhere.
     """
     for name in dict.fromkeys((first, "test", "validation", "train")):
-        found = next(in_order(getattr(source, name), count, count), None)
+        found = next(batches_in_order(getattr(source, name), count, count), None)
         if found is not None:
             return {name: value[:count] for name, value in found.items()}
     raise UsageError(f"--dataset {source.name}: holds no row")
 
 
-def rows_by_class(source: Source, class_labels: Tensor, named: str) -> dict:
+def class_arguments(source: Source, class_labels: Tensor, named: str) -> dict:
     """The classes of rows as a density is told them.
 
     Raises:

@@ -96,7 +96,9 @@ def split_masks(where: np.ndarray, test: float, validation: float) -> list[np.nd
     return [where >= test + validation, (where >= test) & (where < test + validation), where < test]
 
 
-def cut(columns: dict[str, np.ndarray | None], where: np.ndarray, test: float, validation: float) -> list[ArraySplit]:
+def cut_arrays(
+    columns: dict[str, np.ndarray | None], where: np.ndarray, test: float, validation: float
+) -> list[ArraySplit]:
     """Training, validation and test splits of arrays."""
     masks = split_masks(where, test, validation)
     present = {name: column for name, column in columns.items() if column is not None}

@@ -167,11 +167,13 @@ class HeldOutTexts:
 
     Attributes:
         split: "test", or "validation" where there is no test split.
+        kind: of the data, as `DataSource` has it.
     """
 
     dataset_id: str
     split: str
     texts: list[str]
+    kind: ClassVar[str] = "text"
 
 
 def held_out(dataset: str, data_dir: str | None, trained: dict, same_set: bool) -> HeldOutTexts:

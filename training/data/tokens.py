@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.components import load_component
-from training.data.documents import readable
+from training.data.documents import decoded_rows
 from training.data.splits import Batch, StreamSplit
 from training.options import UsageError
 
@@ -106,7 +106,7 @@ class TokenStream(StreamSplit):
     def __iter__(self) -> Iterator[Batch]:
         buffer: list[int] = []
         size = self.context_length + 1
-        for row in readable(self.rows):
+        for row in decoded_rows(self.rows):
             text = row[self.column]
             if not text or not self.keep(text):
                 continue

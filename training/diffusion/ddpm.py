@@ -23,7 +23,7 @@ from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
+from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
 
 DECLARATION = Declaration(
@@ -35,40 +35,49 @@ DECLARATION = Declaration(
     measures=("likelihood", "samples", "cost", "kept_rows"),
 )
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}  # as diffusers calls them
+NETWORKS, PREDICTIONS = ("unet", "dit", "mlp"), ("epsilon", "sample", "v_prediction")
 HEAD = 32  # channels of an attention head
 NORM_GROUPS = 8  # channels are normalised in this many groups
 
 
 @dataclass
 class DDPMOptions(DataOptions, RunOptions):
-    output_dir: str = option("runs/ddpm-digits", "the run folder")
-    max_steps: int = option(500, "optimizer steps", least=1)
-    batch_size: int = option(64, "samples a process takes at once", least=1)
-    learning_rate: float = option(4e-3, "at its highest", above=0.0)
-    ema_decay: float = option(
-        0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/ddpm-digits")
+    max_steps: int = with_default(RunOptions, "max_steps", 500)
+    batch_size: int = with_default(RunOptions, "batch_size", 64)
+    learning_rate: float = with_default(RunOptions, "learning_rate", 4e-3)
+    ema_decay: float = with_default(RunOptions, "ema_decay", 0.99)
+    max_grad_norm: float = with_default(RunOptions, "max_grad_norm", 1.0)
+    network: str = option("unet", "kind of the denoiser: unet and dit take images, mlp takes vectors", choices=NETWORKS)
+    width: list[int] = option((32, 64), "channels at each level of a unet, or the one width of a dit or mlp", least=8)
+    num_blocks: int = option(1, "residual blocks at each level of a unet, or blocks in all of a dit or mlp", least=1)
+    attention_levels: int = option(0, "number of a unet's lowest levels that have self-attention", least=0)
+    patch_size: int = option(1, "side in pixels of the squares that enter the network as one", least=1)
+    dropout: float = option(0.0, "dropout probability inside the blocks of a unet or dit", least=0.0, most=0.9)
+    conditional: bool = option(True, "give the class to the network, where the data have classes")
+    label_dropout: float = option(
+        0.1, "share of samples trained without their class, for guidance", above=0.0, below=1.0
     )
-    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
-    network: str = option("unet", "unet and dit take images, mlp takes vectors", choices=("unet", "dit", "mlp"))
-    width: list[int] = option((32, 64), "channels at each level of a unet; the one width of a dit or mlp", least=8)
-    num_blocks: int = option(1, "residual blocks at each level of a unet, or in all", least=1)
-    attention_levels: int = option(0, "how many of a unet's lowest levels have self-attention", least=0)
-    patch_size: int = option(1, "squares of this many pixels a side enter the network as one", least=1)
-    dropout: float = option(0.0, "inside a unet's or dit's blocks", least=0.0, most=0.9)
-    conditional: bool = option(True, "give the class to the network, where the data has classes")
-    label_dropout: float = option(0.1, "share of samples whose class is hidden, for guidance", above=0.0, below=1.0)
     prediction_type: str = option(
-        "v_prediction", "what the network predicts: noise, x_0 or v", choices=("epsilon", "sample", "v_prediction")
+        "v_prediction", "what the network predicts: the noise, x_0 or v, in this order", choices=PREDICTIONS
     )
-    beta_schedule: str = option("cosine", "how noise grows", choices=tuple(BETA_SCHEDULES))
-    zero_terminal_snr: bool = option(False, "rescale the schedule so that nothing of x is left at its end")
-    num_train_timesteps: int = option(1_000, "T", least=2)
-    loss_weighting: str = option("simple", "of timesteps", choices=("simple", "min_snr"))
-    snr_gamma: float = option(5.0, "where min_snr cuts", above=0.0)
+    beta_schedule: str = option(
+        "cosine", "how the variance of the noise grows over timesteps", choices=tuple(BETA_SCHEDULES)
+    )
+    zero_terminal_snr: bool = option(False, "rescale the noise schedule so that the last timestep is pure noise")
+    num_train_timesteps: int = option(1_000, "number of timesteps of the noise schedule, T", least=2)
+    loss_weighting: str = option(
+        "simple",
+        "weight of each timestep's error: equal (simple), or by its signal-to-noise ratio",
+        choices=("simple", "min_snr"),
+    )
+    snr_gamma: float = option(5.0, "signal-to-noise ratio (SNR) at which min_snr clips the weight", above=0.0)
     guidance_scale: float = option(
-        1.0, "of the finished pipeline, unless a call says otherwise", least=0.0, may_change_on_resume=True
+        1.0, "guidance when a call gives none; 1 is none", least=0.0, may_change_on_resume=True
     )
-    num_inference_steps: int = option(20, "likewise", least=1, may_change_on_resume=True)
+    num_inference_steps: int = option(
+        20, "steps of sampling when a call gives none", least=1, may_change_on_resume=True
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -34,8 +34,8 @@ from training.declaration import Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
-from training.options import UsageError, command_line, option, parse
-from training.pictures import written
+from training.options import UsageError, command_line, option, parse, with_default
+from training.pictures import text_picture
 
 TASK = "next-token"  # what `transformers.pipeline` calls ours
 SPEC = {"kind": "text", "support": "tokens"}
@@ -56,29 +56,29 @@ probabilities = pipe.next_token("The ").probs  # the likeliest first""",
 
 @dataclass
 class GPTOptions(TextOptions, RunOptions):
-    output_dir: str = option("runs/gpt-python-docs", "the run folder", may_change_on_resume=True)
-    max_steps: int = option(450, "optimizer steps", least=1)
-    batch_size: int = option(16, "windows a process takes at once", least=1)
-    learning_rate: float = option(3e-3, "at its highest", above=0.0)
-    weight_decay: float = option(0.1, "of AdamW, on matrices", least=0.0)
-    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
-    ema_decay: float = option(
-        0.99, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
-    )
-    eval_every: int = option(150, "steps between two validations", least=1)
+    output_dir: str = with_default(RunOptions, "output_dir", "runs/gpt-python-docs")
+    max_steps: int = with_default(RunOptions, "max_steps", 450)
+    batch_size: int = option(16, "number of windows of text that each process takes at once", least=1)
+    learning_rate: float = with_default(RunOptions, "learning_rate", 3e-3)
+    weight_decay: float = option(0.1, "weight decay of the AdamW optimizer, on matrices only", least=0.0)
+    max_grad_norm: float = with_default(RunOptions, "max_grad_norm", 1.0)
+    ema_decay: float = with_default(RunOptions, "ema_decay", 0.99)
+    eval_every: int = with_default(RunOptions, "eval_every", 150)
     architecture: str = option(
-        "llama", "of the network, as transformers has it; --init_from brings its own", choices=("gpt2", "llama")
+        "llama",
+        "architecture of the network, as transformers has it; --init_from brings its own",
+        choices=("gpt2", "llama"),
     )
     activation: str = option(
         # GPT-2's own is gelu_new: the second of these, in six operations
         "gelu",
-        "of gpt2: exact, or by tanh as GPT-2 has it, which takes twice the time",
+        "activation of a gpt2: the exact GELU, or GPT-2's approximation by tanh, which takes twice the time",
         choices=("gelu", "gelu_pytorch_tanh"),
     )
-    num_layers: int = option(4, "transformer blocks", least=1)
-    num_heads: int = option(4, "attention heads", least=1)
-    width: int = option(128, "numbers that stand for a token inside the network", least=2)
-    dropout: float = option(0.0, "of gpt2: on residuals and embeddings", least=0.0, below=1.0)
+    num_layers: int = option(4, "number of transformer blocks, one on top of another", least=1)
+    num_heads: int = option(4, "number of attention heads in each block", least=1)
+    width: int = option(128, "size of a token's vector inside the network", least=2)
+    dropout: float = option(0.0, "dropout probability of a gpt2, on residuals and embeddings", least=0.0, below=1.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -156,7 +156,7 @@ def picture(pipeline: GPTPipeline, source: TextSource) -> bytes:
     for step in pipeline.stream(opening, 1_000, temperature=0.8, generator=generator):
         tokens.append(pipeline.token_text(step.token_ids[0]))
         log_probs.append(step.log_probs[0])
-    return written(opening, tokens, log_probs)
+    return text_picture(opening, tokens, log_probs)
 
 
 def main(argv: list[str] | None = None) -> None:

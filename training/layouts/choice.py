@@ -22,13 +22,13 @@ from types import ModuleType
 from training.declaration import Declaration, declaration_of
 from training.options import UsageError
 
-NAMES = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in ("__init__", "choice"))
+LAYOUTS = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in ("__init__", "choice"))
 
 
 def layout_named(name: str) -> ModuleType:
     """Raises a `UsageError` where there is no such layout."""
-    if name not in NAMES:
-        raise UsageError(f"layout is {name!r}; it must be one of {', '.join(NAMES)}")
+    if name not in LAYOUTS:
+        raise UsageError(f"layout is {name!r}; it must be one of {', '.join(LAYOUTS)}")
     return importlib.import_module(f"training.layouts.{name}")
 
 
@@ -38,10 +38,10 @@ def layout_of(folder: Path) -> ModuleType:
     Raises:
         UsageError: no layout does.
     """
-    declared = declared_in(folder)
+    declared = declaration_in(folder)
     if declared is not None:
         return layout_named(declared.layout)
-    for name in NAMES:
+    for name in LAYOUTS:
         if layout_named(name).recognises(folder):
             return layout_named(name)
     if not folder.is_dir():
@@ -50,7 +50,7 @@ def layout_of(folder: Path) -> ModuleType:
     raise UsageError(f"{folder}: not a finished run or checkpoint; {state}")
 
 
-def declared_in(folder: Path) -> Declaration | None:
+def declaration_in(folder: Path) -> Declaration | None:
     """The declaration that lies in a folder's run.json; None where there is none, or of an older version."""
     try:
         return declaration_of(json.loads((folder / "run.json").read_text()))

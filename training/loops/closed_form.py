@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from training.data.batches import derive_seed, in_order, rows_in
+from training.data.batches import batches_in_order, derive_seed, num_rows
 from training.data.source import DataSource
 from training.data.splits import Batch, StreamSplit
 from training.loops.run import Run
@@ -30,9 +30,7 @@ ROWS_AT_ONCE = 1_000
 class FitOptions(CommonOptions):
     """How to fit; the options of such a recipe begin with these and with `DataOptions`."""
 
-    max_samples: int | None = option(
-        None, "rows of the training set to fit to, the first ones; all by default", least=2
-    )
+    max_samples: int | None = option(None, "number of training rows to fit to, the first ones; all by default", least=2)
 
 
 def check_pca_dim(pca_dim: int, source: DataSource) -> None:
@@ -53,15 +51,15 @@ def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterat
     if isinstance(source.train, StreamSplit) and options.max_samples is None:
         raise UsageError("--max_samples is not given; a streamed set has no end, so say how many rows to fit to")
     left = options.max_samples
-    for number, batch in enumerate(in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
+    for number, batch in enumerate(batches_in_order(source.train, ROWS_AT_ONCE, options.max_samples)):
         generator = torch.Generator().manual_seed(derive_seed(options.seed, -3, number))
         batch = source.prepare(batch, spec, generator)
         batch["x"] = batch["x"].flatten(1)
         yield {name: value[:left] for name, value in batch.items()}
-        left = None if left is None else left - rows_in(batch)
+        left = None if left is None else left - num_rows(batch)
 
 
-class Report:
+class FitProgress:
     """What `solve` is given: it shows how far the fit has come, and keeps the figures for the log."""
 
     def __init__(self, visible: bool = True):
@@ -95,7 +93,7 @@ def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> Non
         run.say(f"the run in {run.folder} is finished")
         run.close()
         return run.push()
-    report, pipeline, modules = Report(run.is_main), None, {}
+    report, pipeline, modules = FitProgress(run.is_main), None, {}
     if run.is_main:
         try:
             with torch.no_grad():
@@ -110,7 +108,7 @@ def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> Non
     if run.is_main:
         for step, figures in report.lines:
             run.log(step, figures)
-        figures = held_out(pipeline, source)
+        figures = validation_figure(pipeline, source)
         if figures:
             run.log(last, figures)
         run.draw_curve()
@@ -119,7 +117,7 @@ def fit(run: Run, source: DataSource, solve: Callable, picture: Callable) -> Non
     return None
 
 
-def held_out(pipeline, source: DataSource) -> dict[str, float]:
+def validation_figure(pipeline, source: DataSource) -> dict[str, float]:
     """The validation split's mean -log p(x), nats, or where there is none its mean squared error."""
     if pipeline.likelihood == "exact":
         generator = torch.Generator().manual_seed(0)
@@ -129,7 +127,7 @@ def held_out(pipeline, source: DataSource) -> dict[str, float]:
     else:
         return {}
     total, count = 0.0, 0
-    for batch in in_order(source.validation, ROWS_AT_ONCE, VALIDATION_ROWS):
+    for batch in batches_in_order(source.validation, ROWS_AT_ONCE, VALIDATION_ROWS):
         total += sign * measure(source.as_input(batch)).sum().item()
-        count += rows_in(batch)
+        count += num_rows(batch)
     return {"validation": total / count} if count else {}

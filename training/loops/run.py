@@ -33,7 +33,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from training.components import load_weights
-from training.data.batches import batches, derive_seed
+from training.data.batches import derive_seed, training_batches
 from training.data.images import load_data
 from training.data.source import Source
 from training.declaration import Declaration
@@ -306,7 +306,7 @@ class Run:
         """Batches for this process from `step` on, of which each step takes `per_step`."""
         options = self.options
         first = step * per_step
-        return batches(
+        return training_batches(
             split, options.batch_size, options.seed, first, self.rank, self.world, options.dataloader_workers
         )
 

@@ -9,18 +9,18 @@ from training.options import check_repo_id, option
 class CommonOptions:
     """What every run is told, trained by steps or fitted at once."""
 
-    output_dir: str = option("runs/run", "the run folder", may_change_on_resume=True)
+    output_dir: str = option("runs/run", "folder that this run writes into", may_change_on_resume=True)
     resume: bool = option(False, "go on with the run in --output_dir", may_change_on_resume=True)
     overwrite: bool = option(False, "discard the run in --output_dir and start anew", may_change_on_resume=True)
-    seed: int = option(0, "of weights, order and noise", least=0)
+    seed: int = option(0, "seed of the initial weights, of the order of the data and of all noise", least=0)
     report_to: str = option(
         "none",
-        "a tracker of the figures",
+        "also send the figures to this experiment tracker",
         choices=("none", "tensorboard", "trackio", "wandb"),
         may_change_on_resume=True,
     )
     push_to_hub: str | None = option(
-        None, "the repository of the Hub, user/name, to publish the finished run to", may_change_on_resume=True
+        None, "publish the finished run to this repository of the Hub, like user/name", may_change_on_resume=True
     )
 
     def __post_init__(self):
@@ -32,28 +32,40 @@ class CommonOptions:
 class RunOptions(CommonOptions):
     """How to train by steps; the options of such a recipe begin with these and with `DataOptions`."""
 
-    init_from: str | None = option(None, "a run, checkpoint or Hub repository whose weights to start from")
-    max_steps: int = option(1_000, "optimizer steps", least=1)
-    batch_size: int = option(128, "samples a process takes at once", least=1)
-    gradient_accumulation_steps: int = option(1, "batches that one optimizer step averages over", least=1)
-    learning_rate: float = option(1e-3, "at its highest", above=0.0)
-    lr_scheduler: str = option("cosine", "after the warm-up", choices=("constant", "linear", "cosine"))
-    lr_warmup_steps: int = option(100, "steps in which the learning rate rises from zero", least=0)
-    weight_decay: float = option(0.0, "of AdamW", least=0.0)
-    adam_beta2: float = option(0.99, "of AdamW", least=0.0, below=1.0)
-    max_grad_norm: float = option(100.0, "gradients are clipped to this norm; 0 leaves them", least=0.0)
-    ema_decay: float = option(
-        0.999, "of the weight average that is exported; 0 exports the last weights", least=0.0, most=1.0
+    init_from: str | None = option(None, "start from the weights of this run, checkpoint or Hub repository")
+    max_steps: int = option(1_000, "number of optimizer steps to train for", least=1)
+    batch_size: int = option(128, "number of samples that each process takes at once", least=1)
+    gradient_accumulation_steps: int = option(1, "number of batches that one optimizer step averages over", least=1)
+    learning_rate: float = option(1e-3, "the highest learning rate, reached at the end of the warm-up", above=0.0)
+    lr_scheduler: str = option(
+        "cosine", "how the learning rate goes on after the warm-up", choices=("constant", "linear", "cosine")
     )
-    mixed_precision: str = option("no", "of the networks", choices=("no", "bf16", "fp16"))
+    lr_warmup_steps: int = option(100, "number of steps in which the learning rate rises from zero", least=0)
+    weight_decay: float = option(0.0, "weight decay of the AdamW optimizer; biases and norms have none", least=0.0)
+    adam_beta2: float = option(0.99, "decay of the squared gradients' moving average in AdamW", least=0.0, below=1.0)
+    max_grad_norm: float = option(100.0, "clip gradients to this norm; 0 leaves them as they are", least=0.0)
+    ema_decay: float = option(
+        0.999,
+        "decay of the moving average of the weights, which is what is exported; 0 exports the last weights",
+        least=0.0,
+        most=1.0,
+    )
+    mixed_precision: str = option("no", "number format in which the networks compute", choices=("no", "bf16", "fp16"))
     dataloader_workers: int = option(
-        0, "processes that decode images, for sets larger than memory", least=0, may_change_on_resume=True
+        0,
+        "number of processes that decode images, for data sets larger than memory",
+        least=0,
+        may_change_on_resume=True,
     )
     log_every: int = option(50, "steps between two lines of the log", least=1, may_change_on_resume=True)
-    eval_every: int = option(500, "steps between two validations", least=1)
-    save_every: int = option(500, "steps between two checkpoints", least=1, may_change_on_resume=True)
-    sample_every: int = option(500, "steps between two sample grids", least=1, may_change_on_resume=True)
-    keep_checkpoints: int = option(2, "how many are kept, beside the best", least=1, may_change_on_resume=True)
+    eval_every: int = option(500, "steps between two validations of the averaged weights", least=1)
+    save_every: int = option(500, "steps between two checkpoints of the run", least=1, may_change_on_resume=True)
+    sample_every: int = option(500, "steps between two pictures of samples", least=1, may_change_on_resume=True)
+    keep_checkpoints: int = option(
+        2, "number of checkpoints that are kept, beside the best one", least=1, may_change_on_resume=True
+    )
     export: str = option(
-        "best", "which averaged weights the finished pipeline holds, by validation", choices=("best", "last")
+        "best",
+        "weights of the finished pipeline: the averaged ones of the best validation, or the last averaged ones",
+        choices=("best", "last"),
     )

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from training.data.batches import check_batch_size, derive_seed, in_order, materialise, rows_in, to_device
+from training.data.batches import batches_in_order, check_batch_size, derive_seed, materialise, num_rows, to_device
 from training.data.source import Source
 from training.data.splits import StreamSplit
 from training.loops.run import Run
-from training.loops.steps import backward, drive, next_batch
-from training.loops.weights import Average, export_copy, learning_rate_at, make_optimizer
+from training.loops.steps import next_batch, optimizer_step, run_steps
+from training.loops.weights import WeightAverage, export_copy, learning_rate_at, make_optimizer
 
 VALIDATION_ROWS, STREAMED_VALIDATION_ROWS = 10_000, 1_000
 
@@ -48,13 +48,14 @@ def train(
     if isinstance(source.validation, StreamSplit):
         source.validation = materialise(source.validation, STREAMED_VALIDATION_ROWS)
     model.to(accelerator.device)
-    average = Average(model, options.ema_decay)
+    average = WeightAverage(model, options.ema_decay)
     wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, options, options.learning_rate))
     parts = {"model": model, "average": average, "optimizer": optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     parameters = list(model.parameters())
-    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    # diffusers' configs are dicts, transformers' turn into one
+    config = dict(model.config) if isinstance(model.config, dict) else model.config.to_dict()
     step = run.begin(source, config, parts, sum(p.numel() for p in parameters))
 
     def validate(step: int) -> None:
@@ -78,13 +79,13 @@ def train(
     def one_step(step: int, batches) -> dict[str, torch.Tensor]:
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * learning_rate_at(step, options)
-        terms = backward(
+        terms = optimizer_step(
             run, wrapped, optimizer, parameters, lambda: loss(wrapped, next_batch(run, source, batches, spec), step)
         )
         average.update()
         return terms
 
-    step = drive(run, source, step, parts, options.gradient_accumulation_steps, one_step, validate, draw)
+    step = run_steps(run, source, step, parts, options.gradient_accumulation_steps, one_step, validate, draw)
     if options.export == "best" and run.is_main:
         run.load_best(average.module)
     run.finish(step, make_final or make_pipeline, export_copy(average.module))
@@ -99,13 +100,13 @@ def validation_loss(run: Run, source: Source, model: nn.Module, loss: Callable, 
     """
     device = run.accelerator.device
     totals, count = {}, 0
-    for number, batch in enumerate(in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
+    for number, batch in enumerate(batches_in_order(source.validation, source.rows_at_once, VALIDATION_ROWS)):
         # each training step seeds anew, so none is disturbed
         torch.manual_seed(derive_seed(run.options.seed, -2, number))
         terms = loss(model, source.prepare(to_device(batch, device), spec), run.options.max_steps)
         for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * rows_in(batch)
-        count += rows_in(batch)
+            totals[name] = totals.get(name, 0.0) + value.item() * num_rows(batch)
+        count += num_rows(batch)
     if count == 0:
         return None
     means = {name: value / count for name, value in totals.items()}

@@ -21,7 +21,7 @@ def next_batch(run: Run, source: Source, batches, spec: dict) -> Batch:
     return source.prepare(to_device(next(batches), run.accelerator.device), spec)
 
 
-def drive(
+def run_steps(
     run: Run,
     source: Source,
     step: int,
@@ -94,7 +94,7 @@ def drive(
     return step
 
 
-def backward(run: Run, wrapped: nn.Module, optimizer, parameters: list[nn.Parameter], losses: Callable) -> dict:
+def optimizer_step(run: Run, wrapped: nn.Module, optimizer, parameters: list[nn.Parameter], losses: Callable) -> dict:
     """One optimizer step on the mean over --gradient_accumulation_steps calls of `losses`.
 
     Args:

@@ -19,8 +19,8 @@ from torch import nn
 from training.data.batches import check_batch_size
 from training.data.source import Source
 from training.loops.run import Run
-from training.loops.steps import backward, drive, next_batch
-from training.loops.weights import Average, export_copy, learning_rate_at, make_optimizer
+from training.loops.steps import next_batch, optimizer_step, run_steps
+from training.loops.weights import WeightAverage, export_copy, learning_rate_at, make_optimizer
 
 LOSSES = ("discriminator_loss", "generator_loss")
 
@@ -53,7 +53,7 @@ def train(
     rates = {"generator": options.learning_rate, "discriminator": options.critic_learning_rate or options.learning_rate}
     for player in players.values():
         player.to(accelerator.device)
-    average = Average(generator, options.ema_decay)
+    average = WeightAverage(generator, options.ema_decay)
     wrapped, optimizers = {}, {}
     for name, player in players.items():
         optimizer = make_optimizer(player, options, rates[name], options.adam_beta1)
@@ -78,7 +78,7 @@ def train(
         def losses() -> dict:
             return loss(seen["generator"], seen["discriminator"], batch(), step)
 
-        terms = backward(run, wrapped[name], optimizers[name], parameters[name], losses)
+        terms = optimizer_step(run, wrapped[name], optimizers[name], parameters[name], losses)
         return {f"{name}_{term}": value for term, value in terms.items()}
 
     def one_step(step: int, batches) -> dict[str, torch.Tensor]:
@@ -109,6 +109,6 @@ def train(
             discriminator.train()
 
     per_step = options.gradient_accumulation_steps * options.n_critic
-    step = drive(run, source, step, parts, per_step, one_step, validate, draw, headline=LOSSES)
+    step = run_steps(run, source, step, parts, per_step, one_step, validate, draw, headline=LOSSES)
     finished = export_copy(discriminator).requires_grad_(True)
     run.finish(step, lambda generator: make_pipeline(generator, finished), export_copy(average.module))

@@ -9,7 +9,7 @@ from torch import nn
 from training.loops.run_options import RunOptions
 
 
-class Average(nn.Module):
+class WeightAverage(nn.Module):
     """The exponential moving average of a model's weights, in `module`; buffers are copied.
 
     The decay starts low, (1 + n) / (10 + n) after n steps, so that the average forgets the initial weights.

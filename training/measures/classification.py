@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from training.averages import mean_and_error
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.figures import Figure, Table
-from training.pictures import reliability
+from training.pictures import reliability_diagram
 
 ACCURACY = Figure(
-    "accuracy", "accuracy", "accuracy", kind="accuracy", order=40, show=lambda found: f"{found['accuracy']:.2%}"
+    "accuracy", "accuracy", "accuracy", metric_type="accuracy", order=40, show=lambda found: f"{found['accuracy']:.2%}"
 )
 NATS = Figure("class_nats", "nats", digits=4, error="class_nats_standard_error")
 CALIBRATION = Figure("calibration_error", "calibration error", digits=4)
@@ -29,7 +29,7 @@ def applies(pipe, source) -> bool:
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     given, labels = [], []
-    for batch in in_order(source.test, 500):
+    for batch in batches_in_order(source.test, 500):
         given.append(pipe.classify(source.as_input(batch)).cpu())
         labels.append(batch["class_labels"])
     if not given:
@@ -44,7 +44,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         "calibration_error": round(wrong, 5),
         "calibration": [[round(c, 4), round(a, 4), n] for c, a, n in rows],
         "test_images": len(labels),
-    }, {"calibration.png": reliability(rows)}
+    }, {"calibration.png": reliability_diagram(rows)}
 
 
 def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> tuple[float, list[tuple[float, float, int]]]:

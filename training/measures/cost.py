@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def applies(pipe, source) -> bool:
-    return "sample" in pipe.calls
+    return "sample" in pipe.calls and source.kind in ("image", "vector")
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:

@@ -23,11 +23,11 @@ def applies(pipe, source) -> bool:
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
-    found = figures(pipe, options.run["dataset"])
+    found = figures_on_kept_rows(pipe, options.run["dataset"])
     return ({} if found is None else {"figures_on_kept_rows": found}), {}
 
 
-def figures(pipe, dataset: dict) -> dict[str, float] | None:
+def figures_on_kept_rows(pipe, dataset: dict) -> dict[str, float] | None:
     """Whatever the pipeline answers, a mean over the rows; None where none are kept of its data.
 
     Args:
@@ -49,11 +49,11 @@ def _answers(pipe, source, rows: dict) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     known = {"class_labels": labels.tolist()} if pipe.num_classes else {}
     found = {}
+    on_support = (x > 0.5).float() if pipe.data_spec["support"] == "binary" else x
     if pipe.likelihood == "exact":
-        found["nats"] = -pipe.log_prob(x, generator=generator, **known)
+        found["nats"] = -pipe.log_prob(on_support, generator=generator, **known)
     elif pipe.likelihood == "bound":
-        binary = pipe.data_spec["support"] == "binary"
-        found["nats"] = -pipe.elbo((x > 0.5).float() if binary else x, 1, generator=generator, **known)
+        found["nats"] = -pipe.elbo(on_support, 1, generator=generator, **known)
     if "discriminate" in pipe.calls:
         found["discriminator"] = pipe.discriminate(x, **known)
     if "reconstruction_error" in pipe.calls:

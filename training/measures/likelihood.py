@@ -11,7 +11,7 @@ import math
 import torch
 
 from training.averages import mean_and_error
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 from training.options import UsageError
 
@@ -28,15 +28,23 @@ def _without_bits(found: dict, kind: str) -> bool:
 
 
 NATS = Figure(
-    "nats", "nats", "-log p(x), nats per {unit}", error="nats_standard_error", kind="nll", order=10, show=_bounded
+    "nats",
+    "nats",
+    "-log p(x), nats per {unit}",
+    error="nats_standard_error",
+    metric_type="nll",
+    order=10,
+    show=_bounded,
 )
-BITS = Figure("bits_per_dim", "bits/dim", "-log p(x), bits per dimension", digits=3, kind="bits_per_dim", order=11)
+BITS = Figure(
+    "bits_per_dim", "bits/dim", "-log p(x), bits per dimension", digits=3, metric_type="bits_per_dim", order=11
+)
 WEIGHTED = Figure(
     "importance_weighted_nats",
     "importance-weighted nats",
     "importance-weighted estimate of -log p(x), nats per {unit}",
     error="importance_weighted_nats_standard_error",
-    kind="nll",
+    metric_type="nll",
     order=12,
 )
 TABLES = (
@@ -48,11 +56,16 @@ PICTURES = {}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--importance_samples", type=int, default=200, help="for the importance-weighted estimate")
+    parser.add_argument(
+        "--importance_samples",
+        type=int,
+        default=200,
+        help="draws for each image of the importance-weighted likelihood; 0 leaves it out",
+    )
 
 
 def applies(pipe, source) -> bool:
-    return pipe.likelihood in ("exact", "bound")
+    return bool({"log_prob", "elbo"} & pipe.calls)
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
@@ -71,7 +84,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         return pipe.elbo(x, generator=generator, **known)
 
     rounds = BINARISATIONS if binary or spec["dequantization"] == "uniform" else 1
-    draws = [[log_likelihood(batch).cpu() for batch in in_order(source.test, BATCH)] for _ in range(rounds)]
+    draws = [[log_likelihood(batch).cpu() for batch in batches_in_order(source.test, BATCH)] for _ in range(rounds)]
     draws = [torch.cat(parts) if parts else torch.empty(0) for parts in draws]
     mean, error = mean_and_error(-torch.stack(draws).mean(0), "-log p(x)")
     found = {"nats": round(mean, 3), "nats_standard_error": round(error, 3), "test_images": len(draws[0])}
@@ -80,8 +93,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         said.append(f"dynamic binarisation, {rounds} draws")
     elif spec["dequantization"] == "uniform":
         said.append(f"uniform dequantisation, {rounds} draws, density of pixels in [0, 256)")
-    if hasattr(pipe, "convention"):
-        said.append(pipe.convention)
+    said += [words for words in [getattr(pipe, "convention", None)] if words]
     if spec["support"] == "8-bit":
         found["bits_per_dim"] = round(bits_per_dim(mean, spec["shape"]), 4)
     if given:

@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from training.averages import mean_and_error
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 
 ERROR = Figure(
@@ -13,7 +13,7 @@ ERROR = Figure(
     "squared error",
     "mean squared error of reconstructions, per pixel in [0, 1]",
     digits=4,
-    kind="mse",
+    metric_type="mse",
     order=50,
     show=lambda found: f"{found['reconstruction_error']:.4f}",
 )
@@ -30,7 +30,7 @@ def applies(pipe, source) -> bool:
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
-    errors = [pipe.reconstruction_error(source.as_input(batch)).cpu() for batch in in_order(source.test, 500)]
+    errors = [pipe.reconstruction_error(source.as_input(batch)).cpu() for batch in batches_in_order(source.test, 500)]
     mean, error = mean_and_error(torch.cat(errors) if errors else torch.empty(0), "the squared error")
     return {
         "reconstruction_error": float(f"{mean:.4g}"),

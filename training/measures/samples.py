@@ -4,7 +4,8 @@
   against as many test images, in the features of `extractor`; `floor` holds the same figures of training images.
 - `memorised`: the share of samples that lie closer to their nearest training image than 99 % of test images do to
   theirs, in the same features: about 0.01 for a model that copies nothing.
-- `class_accuracy`: the share of conditional samples that the extractor assigns to the class asked for.
+- `class_accuracy`: the share of conditional samples that the extractor assigns to the class asked for; where the extractor
+  was trained on the same data set, for another one's classes are not those of the samples.
 - `sweeps`: the distances again at other values of an argument of the pipeline, as `--sweep` names them, with fewer
   samples: compare them with each other only.
 
@@ -19,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 from training.options import UsageError
 from training.pictures import image_grid
-from training.publishing.build import load
+from training.publishing.build import load, record_of
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRACTORS = {(1, 28, 28): "classifier-mnist"}  # by the shape of the images, a checkpoint whose features judge them
+
 NEIGHBOURS = 5
 BATCH = 100  # images at once: of a diffusion model on a CPU, 500 at once take twice as long for each
 
@@ -34,7 +35,7 @@ DISTANCE = Figure(
     "frechet_distance",
     "Fréchet distance (floor)",
     "Fréchet distance in the features of {extractor}",
-    kind="frechet_distance",
+    metric_type="frechet_distance",
     order=20,
     show=lambda found: f"{found['frechet_distance']:.2f} ({found['floor']['frechet_distance']:.2f})",
 )
@@ -44,7 +45,7 @@ CLASS = Figure(
     "class_accuracy",
     "class accuracy",
     "class of conditional samples by {extractor}",
-    kind="accuracy",
+    metric_type="accuracy",
     order=30,
     show=lambda found: f"{found['class_accuracy']:.2%}",
 )
@@ -56,10 +57,20 @@ PICTURES = {"nearest.png": "Samples, each with its nearest training image on its
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num_samples", type=int, default=10_000, help="samples drawn for the distances")
-    parser.add_argument("--extractor", help="a classifier in whose features samples are measured")
-    parser.add_argument("--sweep", nargs="*", default=[], help="NAME=V1,V2,...: distances at values of an argument")
-    parser.add_argument("--sweep_samples", type=int, default=2_000, help="samples drawn for each value")
+    parser.add_argument("--num_samples", type=int, default=10_000, help="number of samples drawn for the distances")
+    parser.add_argument(
+        "--extractor",
+        help="classifier in whose features samples are compared with test images: a run, a checkpoint or a Hub id",
+    )
+    parser.add_argument(
+        "--sweep",
+        nargs="*",
+        default=[],
+        help="NAME=V1,V2,...: measure the distances again at these values of an argument of the pipeline",
+    )
+    parser.add_argument(
+        "--sweep_samples", type=int, default=2_000, help="number of samples drawn for each value of --sweep"
+    )
 
 
 def applies(pipe, source) -> bool:
@@ -67,8 +78,8 @@ def applies(pipe, source) -> bool:
 
 
 def extractor_for(source, options: argparse.Namespace) -> str | None:
-    """The folder or Hub id of the classifier that judges these images; None where there is none."""
-    name = options.extractor or EXTRACTORS.get(tuple(source.shape))
+    """The folder or Hub id of the classifier that judges these images: --extractor, or what the data set names."""
+    name = options.extractor or source.extractor
     place = ROOT / "checkpoints" / str(name)
     return str(place) if name and place.is_dir() else name
 
@@ -77,8 +88,14 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
     for name in ("num_samples", "sweep_samples"):
         if getattr(options, name) < NEIGHBOURS + 2:
             raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {NEIGHBOURS + 2}")
-    extractor = extractor_for(source, options)
-    return ({}, {}) if extractor is None else quality(pipe, source, extractor, options)
+    extractor, least = extractor_for(source, options), NEIGHBOURS + 2
+    if options.extractor and len(source.test) < least:
+        raise UsageError(
+            f"--extractor: the test split holds {len(source.test)} images; distances need {least} at least"
+        )
+    if extractor is None or len(source.test) < least:
+        return {}, {}
+    return compare_samples(pipe, source, extractor, options)
 
 
 # Figures of sets of features
@@ -99,7 +116,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return metric.compute().item()
 
 
-def nearest(a: Tensor, b: Tensor, k: int = 1, skip_self: bool = False) -> Tensor:
+def nearest_distances(a: Tensor, b: Tensor, k: int = 1, skip_self: bool = False) -> Tensor:
     """Distance from each of (N, F) to its k-th nearest of (M, F): (N,). `skip_self` where a and b are one set."""
     k += skip_self
     return torch.cat([torch.cdist(part, b).topk(k, 1, largest=False).values[:, -1] for part in a.split(1_000)])
@@ -111,7 +128,7 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGH
     Precision and recall: Kynkäänniemi et al., arXiv 1904.06991, equation 1; density and coverage: Naeem et al., arXiv
     2002.09797, equations 2 and 3. Balls reach to the k-th nearest neighbour within a set, the image itself not counted.
     """
-    real_radius, fake_radius = nearest(real, real, k, True), nearest(fake, fake, k, True)
+    real_radius, fake_radius = nearest_distances(real, real, k, True), nearest_distances(fake, fake, k, True)
     inside_real = torch.zeros(len(fake))  # for each fake: how many balls of real images hold it
     covered, recalled = torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
     for begin in range(0, len(real), 1_000):
@@ -129,21 +146,21 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGH
     }
 
 
-def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, split, count: int = 32) -> bytes:
+def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, source, count: int = 32) -> bytes:
     """The first samples, and on the right of each its nearest training image by the features: a PNG."""
     which = torch.cdist(fake[:count], train).argmin(1)
-    found = split.__getitems__(which)["x"].float() / 255
+    found = source.as_input(source.train.__getitems__(which))
     pairs = torch.stack([images[:count], found], 1).flatten(0, 1)
     return image_grid(pairs.permute(0, 2, 3, 1).numpy(), 8)
 
 
-def memorised(train: Tensor, test: Tensor, fake: Tensor) -> float:
+def memorised_share(train: Tensor, test: Tensor, fake: Tensor) -> float:
     """The share of `fake` nearer to a training image than 99 % of `test` are."""
-    near = nearest(test, train).quantile(0.01)
-    return (nearest(fake, train) < near).float().mean().item()
+    near = nearest_distances(test, train).quantile(0.01)
+    return (nearest_distances(fake, train) < near).float().mean().item()
 
 
-def samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor:
+def draw_samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor:
     """Images as the pipeline draws them by default, or with other arguments: (count, C, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     parts = []
@@ -155,7 +172,7 @@ def samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor:
     return torch.cat(parts)
 
 
-def sweep_of(pipe, word: str) -> tuple[str, list[int | float]]:
+def parse_sweep(pipe, word: str) -> tuple[str, list[int | float]]:
     """`name=value,value,...` as an argument of the pipeline's call and its values.
 
     Raises:
@@ -170,7 +187,7 @@ def sweep_of(pipe, word: str) -> tuple[str, list[int | float]]:
         raise UsageError(f"--sweep {word}: must be an argument and numbers, like num_inference_steps=5,10,20") from None
 
 
-def quality(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
+def compare_samples(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     """Distances of samples from test images in the extractor's features, and a picture of nearest training images."""
     judge = load(extractor, str(pipe.device))
     if "features" not in judge.calls:
@@ -180,19 +197,20 @@ def quality(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[
             f"--extractor {extractor}: takes images of shape {judge.data_spec['shape']}, the data has {list(source.shape)}"
         )
     count, classes = min(options.num_samples, len(source.test)), pipe.num_classes
-    sweeps = [sweep_of(pipe, word) for word in options.sweep]
+    knows_classes = record_of(extractor).get("dataset", {}).get("id") == source.dataset_id
+    sweeps = [parse_sweep(pipe, word) for word in options.sweep]
 
     def features_of(split, number: int) -> Tensor:
-        rows = in_order(split, 500, number)
+        rows = batches_in_order(split, 500, number)
         return torch.cat([judge.features(source.as_input(batch)).cpu() for batch in rows])[:number]
 
     def draw(number: int, **arguments) -> tuple[Tensor, Tensor, dict]:
         """Images, their features, and their distances from as many test images."""
         labels = torch.arange(number) % classes if classes else None
-        images = samples(pipe, number, labels, **arguments)
+        images = draw_samples(pipe, number, labels, **arguments)
         fake = judge.features(images).cpu()
         figures = distances(real[:number], fake)
-        if labels is not None:
+        if labels is not None and knows_classes:
             figures["class_accuracy"] = (judge.classify(images).argmax(1).cpu() == labels).float().mean().item()
         return images, fake, figures
 
@@ -200,7 +218,7 @@ def quality(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[
     images, fake, figures = draw(count)
     # training images spread over the whole split, as many as there are samples
     floor = distances(real, train[torch.linspace(0, len(train) - 1, count).long()])
-    figures["memorised"] = memorised(train, real, fake)
+    figures["memorised"] = memorised_share(train, real, fake)
     found = {
         **rounded(figures),
         "floor": rounded(floor),
@@ -211,7 +229,7 @@ def quality(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[
     for name, values in sweeps:
         rows = [{"value": value, **rounded(draw(number, **{name: value})[2])} for value in values]
         found.setdefault("sweeps", {})[name] = {"samples": number, "rows": rows}
-    return found, {"nearest.png": nearest_pairs(images, fake, train, source.train)}
+    return found, {"nearest.png": nearest_pairs(images, fake, train, source)}
 
 
 def distances(real: Tensor, fake: Tensor) -> dict[str, float]:

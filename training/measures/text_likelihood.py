@@ -20,12 +20,12 @@ NATS = Figure(
     "-log P(token), nats per token",
     digits=3,
     error="nats_per_token_standard_error",
-    kind="nll",
+    metric_type="nll",
     order=60,
 )
-PERPLEXITY = Figure("perplexity", "perplexity", "perplexity per token", kind="perplexity", order=61)
+PERPLEXITY = Figure("perplexity", "perplexity", "perplexity per token", metric_type="perplexity", order=61)
 BITS = Figure(
-    "bits_per_byte", "bits/byte", "-log P(text), bits per byte of it", digits=3, kind="bits_per_byte", order=62
+    "bits_per_byte", "bits/byte", "-log P(text), bits per byte of it", digits=3, metric_type="bits_per_byte", order=62
 )
 CONTEXT = Figure(
     "context_length", "context, stride", show=lambda found: f"{found['context_length']}, {found['stride']}"
@@ -35,7 +35,11 @@ PICTURES = {}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stride", type=int, help="of a language model: tokens between two windows; half the context")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="language model: tokens between the beginnings of two windows; by default half the context",
+    )
 
 
 def applies(pipe, source) -> bool:
@@ -49,8 +53,8 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
     stride = max(1, context // 2) if stride is None else stride
     texts = [text for text in source.texts if len(text) > 1]
     try:
-        log_probs, num_bytes = scored(pipe, texts, stride)
-        in_blocks = -scored(pipe, texts, context)[0].mean().item()
+        log_probs, num_bytes = score_texts(pipe, texts, stride)
+        in_blocks = -score_texts(pipe, texts, context)[0].mean().item()
     except ValueError as error:  # another vocabulary
         raise UsageError(f"{options.source}: {error}") from None
     nats = -log_probs.mean().item()
@@ -74,7 +78,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
     }, {}
 
 
-def scored(pipe, texts: list[str], stride: int) -> tuple[torch.Tensor, int]:
+def score_texts(pipe, texts: list[str], stride: int) -> tuple[torch.Tensor, int]:
     """log P of every token, nats, and the bytes of the texts."""
     scores = [pipe.score(text, stride=stride, end_of_text=True) for text in texts]
     return torch.cat([score.log_probs for score in scores]).double(), sum(score.num_bytes for score in scores)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from training.layouts.choice import declared_in, layout_of
+from training.layouts.choice import layout_of
 from training.options import UsageError
 from training.publishing.card import card
 from training.publishing.record import copy_record
@@ -26,7 +26,7 @@ def build(source: Path, to: Path, called: str | None = None) -> None:
         UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
     """
     layout = layout_of(source)
-    with replacing(to, source, is_portable) as folder:
+    with FolderReplacement(to, source, is_portable) as folder:
         class_name = layout.build(source, folder)
         copy_record(source, folder)
         text = card(folder, called or to.name, class_name, layout)
@@ -40,7 +40,7 @@ def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
         UsageError: `source` is no finished run, or `to` holds something else.
     """
     layout = layout_of(source)
-    with replacing(to, source, is_checkpoint) as folder:
+    with FolderReplacement(to, source, is_checkpoint) as folder:
         layout.copy(source, folder, dtype)
         copy_record(source, folder)
 
@@ -107,7 +107,7 @@ def _pipeline_module(folder: Path) -> str | None:
         return None
 
 
-class replacing:
+class FolderReplacement:
     """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not.
 
     Only an empty folder is replaced, or one that the same call made before, which `ours` can tell.
@@ -137,8 +137,3 @@ class replacing:
         shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError | SafetensorError):
             raise UsageError(f"{self.to}: cannot be written ({error})") from None
-
-
-def declared(source: str):
-    """The declaration of a run, a checkpoint, a portable folder or a repository; None where it has none."""
-    return declared_in(local_folder(source))

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from training.declaration import UNDECLARED, Declaration
 from training.figures import MEASURES, figures, measure_named
-from training.layouts.choice import declared_in
+from training.layouts.choice import declaration_in
 from training.publishing.commit import commit_of_code
 
 
@@ -23,7 +23,7 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
     from huggingface_hub import ModelCard, ModelCardData  # takes most of a second
 
     run, found = (_read(folder / file) for file in ("run.json", "results.json"))
-    declaration = declared_in(folder) or UNDECLARED
+    declaration = declaration_in(folder) or UNDECLARED
     dataset = run["dataset"] if run else {}
     dataset_id = dataset.get("id")
     data = ModelCardData(
@@ -53,8 +53,8 @@ def _read(file: Path) -> dict:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _said(figure, declaration: Declaration, found: dict) -> str:
-    return figure.said.format(unit=declaration.unit, extractor=found.get("extractor", {}).get("id", ""))
+def _describe(figure, declaration: Declaration, found: dict) -> str:
+    return figure.description.format(unit=declaration.unit, extractor=found.get("extractor", {}).get("id", ""))
 
 
 def _eval_results(found: dict, declaration: Declaration) -> list | None:
@@ -63,11 +63,11 @@ def _eval_results(found: dict, declaration: Declaration) -> list | None:
 
     results = []
     for figure in figures():
-        if figure.kind is None or figure.key not in found:
+        if figure.metric_type is None or figure.key not in found:
             continue
-        said = _said(figure, declaration, found)
+        said = _describe(figure, declaration, found)
         if (
-            figure.kind in ("nll", "bits_per_byte")
+            figure.metric_type in ("nll", "bits_per_byte")
             and "convention" in found
             and not figure.key.startswith("importance")
         ):
@@ -78,7 +78,7 @@ def _eval_results(found: dict, declaration: Declaration) -> list | None:
                 dataset_type=found["dataset"],
                 dataset_name=found["dataset"],
                 dataset_split=found.get("split", "test"),
-                metric_type=figure.kind,
+                metric_type=figure.metric_type,
                 metric_name=said,
                 metric_value=found[figure.key],
             )
@@ -100,10 +100,10 @@ def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
         return ""
     extractor, lines = found.get("extractor", {}), []
     for figure in figures():
-        if figure.kind is not None and figure.key in found:
+        if figure.metric_type is not None and figure.key in found:
             error = found.get(figure.error)
             value = f"{found[figure.key]}" if error is None else f"{found[figure.key]} ± {error}"
-            lines.append(f"| {_said(figure, declaration, found)} | {value} |")
+            lines.append(f"| {_describe(figure, declaration, found)} | {value} |")
     if not lines:
         return ""
     text = f"## Measured\n\nOn {dataset.get('held_out', 'test data')}:\n\n| what | figure |\n|---|---|\n"

@@ -36,7 +36,7 @@ def upload(
         raise UsageError(
             f"{place}: no valid token ({_why(error)}); log in by `hf auth login`, or set HF_TOKEN"
         ) from None
-    new = not answered(lambda: api.repo_exists(repo_id, repo_type=repo_type), f"{place}: the Hub does not answer")
+    new = not ask_hub(lambda: api.repo_exists(repo_id, repo_type=repo_type), f"{place}: the Hub does not answer")
     left = f"the new repository {repo_id} is empty" if new else "the repository is as it was"
     try:
         address = api.create_repo(
@@ -74,7 +74,7 @@ def _head(api, repo_id: str, repo_type: str, revision: str | None) -> str | None
         return None
 
 
-def collect(namespace: str, items: list[tuple[str, str]]) -> str:
+def make_collection(namespace: str, items: list[tuple[str, str]]) -> str:
     """A collection of (repository, type) in the namespace; those that are in it stay. Returns its address."""
     from huggingface_hub import HfApi
 
@@ -86,10 +86,10 @@ def collect(namespace: str, items: list[tuple[str, str]]) -> str:
             api.add_collection_item(collection.slug, item, kind, exists_ok=True)
         return collection.url
 
-    return answered(make, f"--namespace {namespace}: the collection cannot be made")
+    return ask_hub(make, f"--namespace {namespace}: the collection cannot be made")
 
 
-def answered(call, what: str):
+def ask_hub(call, what: str):
     try:
         return call()
     except Exception as error:  # the Hub client raises many kinds

@@ -23,16 +23,16 @@ def copy_record(source: Path, folder: Path) -> None:
     if (source / "run.json").is_file():
         record = json.loads((source / "run.json").read_text())
         options = {k: v for k, v in record["options"].items() if k not in LOCAL_OPTIONS}
-        record["options"] = {k: without_place(v) for k, v in options.items()}
-        record["dataset"] = {k: without_place(v) for k, v in record["dataset"].items()}
-        record["command"] = public_command(record["command"])
+        record["options"] = {k: without_local_path(v) for k, v in options.items()}
+        record["dataset"] = {k: without_local_path(v) for k, v in record["dataset"].items()}
+        record["command"] = command_without_local_paths(record["command"])
         write_json(folder / "run.json", record)
     for file in record_files(source):
         if file.name != "run.json":
             shutil.copyfile(file, folder / file.name)
 
 
-def public_command(command: str) -> str:
+def command_without_local_paths(command: str) -> str:
     """The command without options that name local places."""
     words, kept = shlex.split(command), []
     while words:
@@ -42,11 +42,11 @@ def public_command(command: str) -> str:
             while not value and words and not words[0].startswith("--"):
                 words.pop(0)
         else:
-            kept.append(without_place(word))
+            kept.append(without_local_path(word))
     return shlex.join(kept)
 
 
-def without_place(value):
+def without_local_path(value):
     """A path of the machine that a run was made on, cut to its last part; anything else as it is."""
     if isinstance(value, str) and (value.startswith(("/", "./", "../", "~")) or re.match(r"[A-Za-z]:\\", value)):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]

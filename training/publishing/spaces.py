@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.figures import all_tables
 from training.options import UsageError
-from training.publishing.build import replacing
+from training.publishing.build import FolderReplacement
 from training.publishing.record import copy_record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def space(source: Path, to: Path) -> None:
     missing = [name for name in ("app.py", "README.md", "requirements.txt") if not (source / name).is_file()]
     if missing:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
-    with replacing(to, source, _is_space) as folder:
+    with FolderReplacement(to, source, _is_space) as folder:
         (folder / "kit").mkdir()
         for place, files in ((folder, space_files(source)), (folder / "kit", space_files(ROOT / "spaces" / "kit"))):
             for file in files:
@@ -35,15 +35,18 @@ def space(source: Path, to: Path) -> None:
 
 
 def _add_pages(folder: Path) -> None:
-    """What the gallery shows: the other Spaces as modules, and the records and pictures of all checkpoints."""
+    """What the gallery shows: the other Spaces as modules, the records and pictures of all checkpoints, their tables.
+
+    Raises:
+        UsageError: two Spaces have a module of one name.
+    """
     apps = {file.parent.name: file for file in sorted(ROOT.glob("spaces/*/app.py")) if file.parent.name != "gallery"}
-    for name, file in apps.items():
-        shutil.copyfile(file, folder / f"{name}.py")
-        for module in file.parent.glob("*.py"):
-            if module.name != "app.py":  # what it imports
-                if (folder / module.name).exists():
-                    raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module of this name")
-                shutil.copyfile(module, folder / module.name)
+    for name, app in apps.items():
+        for module in (app, *(file for file in sorted(app.parent.glob("*.py")) if file != app)):
+            called = f"{name}.py" if module == app else module.name
+            if (folder / called).exists() or (folder / Path(called).stem).exists():
+                raise UsageError(f"{module}: the gallery holds all Spaces, and another has a module {called}")
+            shutil.copyfile(module, folder / called)
     (folder / "pages.json").write_text(json.dumps(list(apps)) + "\n", encoding="utf-8")
     tables = json.dumps(all_tables(ROOT / "checkpoints"), ensure_ascii=False, indent=1)
     (folder / "tables.json").write_text(tables + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from training.options import UsageError, check_repo_id
 from training.publishing import code
 from training.publishing.commit import commit_on_card, date_of, extract_pipelines, git
 from training.publishing.compile import compiled
-from training.publishing.hub import answered
+from training.publishing.hub import ask_hub
 
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".npy", ".npz", ".joblib")
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -32,7 +32,7 @@ def verify(source: str, repo_type: str = "model") -> tuple[bool, list[str]]:
             from huggingface_hub import snapshot_download
 
             folder = Path(
-                answered(
+                ask_hub(
                     lambda: snapshot_download(source, repo_type=repo_type, local_dir=temporary),
                     f"--verify {source}: neither a folder nor a repository that can be read",
                 )
