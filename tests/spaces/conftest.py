@@ -175,6 +175,19 @@ def settled(page, read: Callable[[], str], still: float = 3.0) -> str:
     return last
 
 
+def click_until(page, button: str, said: str) -> None:
+    """Click a button until a text is seen: while a session's last request runs, which on a busy machine may take longer
+    than another one waits for it, it gets another answer."""
+    until = time.monotonic() + 180
+    while True:
+        page.get_by_role("button", name=button, exact=True).click()
+        try:
+            return page.get_by_text(said).first.wait_for(timeout=15_000)
+        except Exception:
+            if time.monotonic() > until:
+                raise
+
+
 def open_tab(page, name: str) -> None:
     """By its tab, or in a narrow window by the menu of those that have no room."""
     page.get_by_role("tab").first.wait_for()

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.spaces.conftest import changed, fill, open_tab, opened, refused, serving, settled, source_of, trained
+from tests.spaces.conftest import (
+    changed,
+    click_until,
+    fill,
+    open_tab,
+    opened,
+    refused,
+    serving,
+    settled,
+    source_of,
+    trained,
+)
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--latent_dim", 5,
@@ -68,8 +79,7 @@ def test_the_discriminator_answers_and_codes_are_found(page):
     page.get_by_text("Mean squared error").wait_for()
     source_of(page, "nearest")
     page.locator("#pad-find .pad-clear").click()
-    page.get_by_role("button", name="Find its z").click()
-    page.get_by_text("There is nothing on the paper yet").first.wait_for()
+    click_until(page, "Find its z", "There is nothing on the paper yet")
 
 
 def test_both_players_train_live_and_stop(page):
