@@ -53,25 +53,29 @@ print((steps - 1 - steps // 4) * 64 / (marks[1] - marks[0]))
 """
 
 
-def laboratory():
-    spec = importlib.util.spec_from_file_location("laboratory", ROOT / "spaces" / "adversarial" / "laboratory.py")
-    module = sys.modules["laboratory"] = importlib.util.module_from_spec(spec)
+def load_laboratory():
+    """The module of the adversarial Space that trains on a ring of modes."""
+    spec = importlib.util.spec_from_file_location(
+        "adversarial_training", ROOT / "spaces" / "adversarial" / "adversarial_training.py"
+    )
+    module = sys.modules["adversarial_training"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def ring(seeds: int) -> dict:
-    lab, found = laboratory(), {}
+def count_modes(num_seeds: int) -> dict:
+    """Modes covered by each objective, for each seed."""
+    lab, found = load_laboratory(), {}
     for objective in lab.OBJECTIVES:
         found[objective] = []
-        for seed in range(seeds):
+        for seed in range(num_seeds):
             *_, last = lab.train_on_modes(objective, "ring of 8", RING_STEPS, seed=seed, every=RING_STEPS)
             found[objective].append({"modes": last.modes, "samples_on_a_mode": round(last.good, 3)})
             print(f"{objective}, seed {seed}: {last.modes} modes", file=sys.stderr, flush=True)
     return {"steps": RING_STEPS, **found}
 
 
-def ours(data_dir: str, place: Path) -> float:
+def recipe_speed(data_dir: str, place: Path) -> float:
     """Images/s of a run by the recipe's defaults, between a quarter of its steps and its end."""
     options = {"dataset": "mnist", "data_dir": data_dir, "max_steps": SPEED_STEPS, "output_dir": place}
     words = [str(w) for k, v in options.items() for w in (f"--{k}", v)]
@@ -84,7 +88,8 @@ def ours(data_dir: str, place: Path) -> float:
     return len(speeds) / sum(1 / s for s in speeds)  # the mean over time
 
 
-def speed(data_dir: str, rounds: int) -> dict:
+def compare_speed(data_dir: str, rounds: int) -> dict:
+    """Images/s of the recipe and of a bare loop, in turn; milliseconds to draw 64 samples."""
     import torch
 
     from training.data.images import DataOptions, load_data
@@ -96,7 +101,7 @@ def speed(data_dir: str, rounds: int) -> dict:
         train = load_data(DataOptions(dataset="mnist", data_dir=data_dir)).train
         torch.save(train.columns["x"].flatten(1).float() / 127.5 - 1, place / "mnist.pt")
         for number in range(rounds):
-            mine.append(ours(data_dir, place / f"run{number}"))
+            mine.append(recipe_speed(data_dir, place / f"run{number}"))
             words = [sys.executable, "-c", BARE, str(place / "mnist.pt"), str(SPEED_STEPS)]
             bare.append(float(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
     pipe = load(str(ROOT / "checkpoints" / "gan-mnist"), "cpu")
@@ -113,7 +118,8 @@ def speed(data_dir: str, rounds: int) -> dict:
     }
 
 
-def seeds(data_dir: str, keep: Path, count: int, num_samples: int) -> dict:
+def measure_seeds(data_dir: str, keep: Path, count: int, num_samples: int) -> dict:
+    """Figures of each published recipe, mean and interval over seeds."""
     found = {}
     for name in RECIPES:
         rows = []
@@ -147,22 +153,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_dir", help="a local copy of MNIST")
     parser.add_argument("--only", choices=("ring", "speed", "seeds"), required=True)
-    parser.add_argument("--rounds", type=int, default=5, help="of speed")
-    parser.add_argument("--num_seeds", type=int, help="3 of the recipes, 5 of the ring")
-    parser.add_argument("--num_samples", type=int, default=10_000, help="for the distances")
-    parser.add_argument("--keep", type=Path, help="a folder for the runs of seeds")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of --only speed, each with both loops")
+    parser.add_argument(
+        "--num_seeds", type=int, help="number of seeds; by default 3 for the recipes and 5 for the ring"
+    )
+    parser.add_argument("--num_samples", type=int, default=10_000, help="number of samples drawn for the distances")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the runs of --only seeds")
     options = parser.parse_args()
     if options.only != "ring" and not options.data_dir:
         parser.error("--data_dir: needed, a local copy of MNIST")
     data_dir = options.data_dir and os.path.abspath(options.data_dir)
     if options.only == "ring":
-        found = ring(options.num_seeds or 5)
+        found = count_modes(options.num_seeds or 5)
     elif options.only == "speed":
-        found = speed(data_dir, options.rounds)
+        found = compare_speed(data_dir, options.rounds)
     else:
         with tempfile.TemporaryDirectory() as folder:
             keep = (options.keep or Path(folder)).resolve()
-            found = seeds(data_dir, keep, options.num_seeds or 3, options.num_samples)
+            found = measure_seeds(data_dir, keep, options.num_seeds or 3, options.num_samples)
     from training.evaluate import machine
 
     print(json.dumps({options.only: found, "machine": machine("cpu")}))

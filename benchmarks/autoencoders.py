@@ -63,7 +63,7 @@ def without_a_fitted_prior(source: Path, folder: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "code_prior": "gaussian"}))
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict:
+def evaluate_run(folder: Path, options: argparse.Namespace) -> dict:
     """results.json of `training.evaluate`."""
     if not (folder / "results.json").is_file():
         words = ["-m", "training.evaluate", str(folder), "--data_dir", options.data_dir]
@@ -77,7 +77,8 @@ def interval(values: list[float]) -> dict:
     return {"mean": float(f"{statistics.mean(values):.5g}"), "half_width": float(f"{half:.3g}"), "values": values}
 
 
-def seeds(options: argparse.Namespace) -> dict:
+def compare_families(options: argparse.Namespace) -> dict:
+    """Figures of each way to a generative model, with intervals over seeds; the nearest to the data first."""
     found = {}
     for seed in SEEDS:
         for name, words in RUNS.items():
@@ -90,18 +91,19 @@ def seeds(options: argparse.Namespace) -> dict:
                 found.setdefault("AE, codes from N(0, I)", []).append(other)
     rows = {}
     for name, folders in found.items():
-        results = [measure(folder, options) for folder in folders]
+        results = [evaluate_run(folder, options) for folder in folders]
         rows[name] = {key: interval([r[key] for r in results]) for key in FIGURES if key in results[0]}
         rows[name]["parameters"] = results[0]["parameters"]
     return dict(sorted(rows.items(), key=lambda item: item[1]["frechet_distance"]["mean"]))
 
 
-def levels(options: argparse.Namespace) -> dict:
+def compare_levels(options: argparse.Namespace) -> dict:
+    """Bounds of two levels and of one, of equal size."""
     found = {}
     for name, words in LEVELS.items():
         folder = options.keep / name.replace(" ", "-")
         train(words, folder, options)
-        result = measure(folder, options)
+        result = evaluate_run(folder, options)
         keys = ("nats", "nats_standard_error", "importance_weighted_nats", "parameters")
         last = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         kl = [line for line in last if "validation" in line][-1]
@@ -116,7 +118,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("seeds", "levels"))
     options = parser.parse_args()
     options.keep, options.data_dir = options.keep.resolve(), str(Path(options.data_dir).resolve())
-    parts = {"seeds": seeds, "levels": levels}
+    parts = {"seeds": compare_families, "levels": compare_levels}
     print(json.dumps({name: part(options) for name, part in parts.items() if options.only in (None, name)}))
 
 

@@ -39,6 +39,7 @@ def moons(count: int, seed: int) -> torch.Tensor:
 
 
 def seconds(call) -> tuple[float, torch.Tensor]:
+    """Seconds that a call takes, and its result."""
     begin = time.perf_counter()
     result = call()
     return time.perf_counter() - begin, torch.as_tensor(result)
@@ -63,7 +64,8 @@ def memory_growth() -> float:
     return memory("VmHWM") - before
 
 
-def curve(rows: list[tuple[int, float]]) -> bytes:
+def curve_picture(rows: list[tuple[int, float]]) -> bytes:
+    """Seconds against the number of points: PNG bytes."""
     figure, axes = _figure(6, 4)
     axes.loglog(*zip(*rows, strict=True), color=ACCENT, marker="o", markersize=5)
     for count, value in rows:
@@ -104,7 +106,7 @@ def main() -> None:
     for count in SIZES:
         larger = KDEModel.fit(moons(count, 0))
         by_points.append((count, statistics.median(seconds(lambda m=larger: m.log_prob(x))[0] for _ in range(3))))
-    (ROOT / "benchmarks" / "kde.png").write_bytes(curve(by_points))
+    (ROOT / "benchmarks" / "kde.png").write_bytes(curve_picture(by_points))
 
     # a fresh process: the peak of this one lies behind it
     command = [sys.executable, __file__, "--memory_only"]

@@ -94,6 +94,7 @@ def train(folder: Path, data_dir: str, *words) -> dict:
 
 
 def training(data_dir: str, rounds: int) -> dict:
+    """The recipe against a bare loop, in turn."""
     found, bare = [], []
     file = next(Path(data_dir).glob("*.txt"))
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +114,7 @@ def training(data_dir: str, rounds: int) -> dict:
     }
 
 
-def pipe_of(config, dtype=None):
+def random_pipeline(config, dtype=None):
     """A pipeline of random weights; a token is a number."""
     import torch
     from transformers import GPT2LMHeadModel
@@ -127,7 +128,7 @@ def pipe_of(config, dtype=None):
     return GPTPipeline(model=model.to(dtype or torch.float32), tokenizer=tokenizer)
 
 
-def pair(pipe, batch: int, given: int, new: int) -> tuple[float, float, bool]:
+def time_both(pipe, batch: int, given: int, new: int) -> tuple[float, float, bool]:
     """Tokens/s of the pipeline and of generate(), and whether they wrote the same."""
     import torch
 
@@ -145,7 +146,8 @@ def pair(pipe, batch: int, given: int, new: int) -> tuple[float, float, bool]:
 
 
 def compare(pipe, batch: int, given: int, new: int, rounds: int) -> dict:
-    found = [pair(pipe, batch, given, new) for _ in range(rounds + 1)][1:]  # the first warms up
+    """The median of each figure over rounds."""
+    found = [time_both(pipe, batch, given, new) for _ in range(rounds + 1)][1:]  # the first warms up
     return {
         "tokens_per_second": round(statistics.median(ours for ours, _, _ in found)),
         "generate": round(statistics.median(theirs for _, theirs, _ in found)),
@@ -156,9 +158,10 @@ def compare(pipe, batch: int, given: int, new: int, rounds: int) -> dict:
 
 
 def decoding(rounds: int) -> dict:
+    """Tokens/s of a small network at batch 1 and 16."""
     from transformers import GPT2Config
 
-    pipe = pipe_of(GPT2Config(vocab_size=66, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4,
+    pipe = random_pipeline(GPT2Config(vocab_size=66, n_positions=CONTEXT, n_embd=128, n_layer=4, n_head=4,
                               activation_function="gelu", bos_token_id=None, eos_token_id=None))  # fmt: skip
     return {f"batch_{batch}": compare(pipe, batch, 16, CONTEXT - 16, rounds) for batch in (1, 16)}
 
@@ -178,12 +181,13 @@ def bandwidth(dtype) -> float:
 
 
 def gpt2(rounds: int) -> dict:
+    """Tokens/s of GPT-2's smallest configuration, against the limit of reading its weights."""
     import torch
     from transformers import GPT2Config
 
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        pipe = pipe_of(GPT2Config(bos_token_id=None, eos_token_id=None), dtype)
+        pipe = random_pipeline(GPT2Config(bos_token_id=None, eos_token_id=None), dtype)
         weights = sum(p.numel() * p.element_size() for p in pipe.model.parameters())
         weights -= pipe.model.transformer.wpe.weight.numel() * pipe.model.dtype.itemsize  # of which one row is read
         limit = bandwidth(dtype) / weights
@@ -197,6 +201,7 @@ def gpt2(rounds: int) -> dict:
 
 
 def scaling(data_dir: str, keep: Path, picture: Path | None) -> list[dict]:
+    """Validation loss of each size after each amount of text."""
     rows = []
     for amount in AMOUNTS:
         for name, (layers, heads, width) in SIZES.items():
@@ -211,11 +216,11 @@ def scaling(data_dir: str, keep: Path, picture: Path | None) -> list[dict]:
                 "compute": 6 * record["parameters"] * seen, "validation": round(record["validation"], 4),
             })  # fmt: skip
     if picture:
-        picture.write_bytes(drawn(rows))
+        picture.write_bytes(scaling_picture(rows))
     return rows
 
 
-def drawn(rows: list[dict]) -> bytes:
+def scaling_picture(rows: list[dict]) -> bytes:
     """Loss against parameters, a line for each amount of text, and against compute, a line for each size."""
     import io
 
@@ -243,9 +248,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_dir", help="the folder of tiny Shakespeare's input.txt")
     parser.add_argument("--only", choices=("training", "decoding", "gpt2", "scaling"), required=True)
-    parser.add_argument("--rounds", type=int, default=9, help="of decoding and gpt2; of training at most 3")
-    parser.add_argument("--keep", type=Path, help="a folder for the runs of scaling")
-    parser.add_argument("--picture", type=Path, help="a PNG of scaling")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="rounds in which both are timed in turn; of training at most 3"
+    )
+    parser.add_argument("--keep", type=Path, help="folder that keeps the runs of --only scaling")
+    parser.add_argument("--picture", type=Path, help="write a picture of --only scaling to this PNG")
     options = parser.parse_args()
     if options.only in ("training", "scaling") and not options.data_dir:
         parser.error("--data_dir: needed, the folder of tiny Shakespeare's input.txt")

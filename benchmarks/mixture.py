@@ -40,7 +40,8 @@ def principal_components(data_dir: str) -> torch.Tensor:
     return ((x - x.mean(0)) @ vectors[:, -DIMENSIONS:].flip(1)).float()
 
 
-def ours(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> tuple[dict, list[float]]:
+def fit_ours(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> tuple[dict, list[float]]:
+    """Figures of our EM, and its mean log-likelihood after each step, nats."""
     begin = time.perf_counter()
     steps = list(
         GaussianMixtureModel.em_steps(x, COMPONENTS, "full", initial=labels, max_iter=max_iter, tol=1e-3, reg_covar=REG)
@@ -52,7 +53,8 @@ def ours(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> tuple[dict, li
     return figures, [step.log_likelihood for step in steps]
 
 
-def theirs(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> dict:
+def fit_scikit_learn(x: torch.Tensor, labels: torch.Tensor, max_iter: int) -> dict:
+    """The same figures of scikit-learn's."""
     from sklearn.mixture import GaussianMixture
 
     x = x.double()
@@ -89,12 +91,12 @@ def main() -> None:
 
     x = principal_components(options.data_dir)
     labels = torch.from_numpy(KMeans(COMPONENTS, n_init=1, random_state=0).fit_predict(x.numpy())).long()
-    ours(x, labels, 2)  # the first calls start threads
-    theirs(x, labels, 2)
+    fit_ours(x, labels, 2)  # the first calls start threads
+    fit_scikit_learn(x, labels, 2)
     an_iteration, whole = [], []
     for _ in range(options.rounds):
-        mine, values = ours(x, labels, options.max_iter)
-        other = theirs(x, labels, options.max_iter)
+        mine, values = fit_ours(x, labels, options.max_iter)
+        other = fit_scikit_learn(x, labels, options.max_iter)
         an_iteration.append((other["seconds"] / other["iterations"]) / (mine["seconds"] / mine["iterations"]))
         whole.append(other["seconds"] / mine["seconds"])
     difference = (mine["log_likelihood"] - other["log_likelihood"]) / abs(other["log_likelihood"])

@@ -24,6 +24,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true
 
 
 def command(folder: Path, processes: int, *words: str) -> list[str]:
+    """The command of a run."""
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
@@ -40,16 +41,18 @@ def command(folder: Path, processes: int, *words: str) -> list[str]:
 
 
 def run(folder: Path, processes: int, *words: str) -> None:
+    """Run to the end."""
     done = subprocess.run(command(folder, processes, *words), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
 
 
 def last_step(folder: Path) -> int:
+    """The step of the last checkpoint; 0 where there is none."""
     return max((int(p.name[5:]) for p in (folder / "checkpoints").glob("step-*")), default=0)
 
 
-def killed(folder: Path, processes: int, at: int) -> bool:
+def run_until_killed(folder: Path, processes: int, at: int) -> bool:
     """Start a run and kill all of it once it has saved step `at`; False if it had ended by then."""
     with subprocess.Popen(
         command(folder, processes),
@@ -68,7 +71,8 @@ def killed(folder: Path, processes: int, at: int) -> bool:
     return True
 
 
-def equal(a: Path, b: Path) -> bool:
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two runs ended with the same bits."""
     left, right = (load_file(f / "vae" / "diffusion_pytorch_model.safetensors") for f in (a, b))
     return left.keys() == right.keys() and all(left[k].equal(right[k]) for k in left)
 
@@ -87,13 +91,13 @@ def main() -> None:
         while result["tries"] < options.tries:
             processes = 1 + result["tries"] % 2
             broken = Path(folder) / f"broken{result['tries']}-{random.random()}"
-            if not killed(broken, processes, random.randrange(0, STEPS - 30)):
+            if not run_until_killed(broken, processes, random.randrange(0, STEPS - 30)):
                 continue  # it was faster than the kill: not a try
             at = last_step(broken)
             # killed before run.json was written, there is nothing to resume: start again, as a user would
             run(broken, processes, *(("--resume", "true") if (broken / "run.json").exists() else ()))
             result["tries"] += 1
-            result["bit_equal"] += equal(whole[processes], broken)
+            result["bit_equal"] += same_weights(whole[processes], broken)
             result["killed_at"].append(at)
     print(json.dumps(result))
     sys.exit(result["bit_equal"] != result["tries"])

@@ -76,7 +76,7 @@ def first_seconds(port: int, began: float) -> dict:
     }
 
 
-def moves(port: int) -> dict:
+def time_moves(port: int) -> dict:
     """A move on the map, as a client sees it: the handler, the picture's file and the connection."""
     from gradio_client import Client
 
@@ -90,7 +90,7 @@ def moves(port: int) -> dict:
     return {"map_move_ms": round(1000 * statistics.median(times)), "map_move_slowest_ms": round(1000 * max(times))}
 
 
-def load(port: int, users: int, seconds: float) -> None:
+def put_under_load(port: int, users: int, seconds: float) -> None:
     """Twenty people for a minute; prints what they saw as JSON."""
     from gradio_client import Client, handle_file
     from PIL import Image
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
-        return load(options.load, options.users, options.seconds)
+        return put_under_load(options.load, options.users, options.seconds)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -153,7 +153,7 @@ def main() -> None:
         start_new_session=True,
     )  # fmt: skip
     try:
-        figures = {**first_seconds(port, began), **moves(port)}
+        figures = {**first_seconds(port, began), **time_moves(port)}
         figures["memory_mb_before"] = round(memory_mb(process.pid))
         words = [sys.executable, __file__, "--load", str(port), "--users", str(options.users)]
         done = subprocess.run(

@@ -42,7 +42,7 @@ print("SPEED", len(x) / sorted(spans)[len(spans) // 2])
 """
 
 
-def ours(data_dir: str, place: Path, epochs: int) -> float:
+def our_speed(data_dir: str, place: Path, epochs: int) -> float:
     """The median of the run's own log, its first lines (start-up) and last left out."""
     steps = epochs * 57974 // 128
     options = {
@@ -58,7 +58,8 @@ def ours(data_dir: str, place: Path, epochs: int) -> float:
     return len(speeds[2:-1]) / sum(1 / s for s in speeds[2:-1])  # the mean over time
 
 
-def theirs(python: str, array: Path, place: Path, epochs: int) -> float:
+def pythae_speed(python: str, array: Path, place: Path, epochs: int) -> float:
+    """Images/s of pythae, in its own environment."""
     words = [python, "-c", PYTHAE, str(array), str(place), str(epochs)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -86,9 +87,11 @@ def main() -> None:
         place = Path(folder)
         np.save(place / "mnist.npy", source.train.columns["x"].numpy())
         for number in range(options.rounds):
-            mine.append(ours(data_dir, place / f"ours{number}", options.epochs))
+            mine.append(our_speed(data_dir, place / f"ours{number}", options.epochs))
             if options.pythae:
-                other.append(theirs(options.pythae, place / "mnist.npy", place / f"theirs{number}", options.epochs))
+                other.append(
+                    pythae_speed(options.pythae, place / "mnist.npy", place / f"theirs{number}", options.epochs)
+                )
     figures = {"ours_images_per_second": [round(v) for v in mine]}
     if other:
         figures["pythae_images_per_second"] = [round(v) for v in other]

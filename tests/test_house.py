@@ -347,9 +347,9 @@ def families_named(text: str, words: set[str], names: set[str]) -> list[str]:
 
 def test_no_shared_file_names_a_family():
     words, names = names_of_families()
+    kinds = words | {f"is_{branch}" for branch in BRANCHES}
     for file in shared_files():
         text, place = file.read_text(encoding="utf-8"), file.relative_to(ROOT).as_posix()
-        kinds = words if place.startswith("spaces/") else words | {f"is_{branch}" for branch in BRANCHES}
         if file.name == "test_checkpoints.py":
             text, _ = text.split(END_OF_SHARED_PART)
         if file.suffix == ".py":

@@ -75,6 +75,7 @@ def held_out_data(options: argparse.Namespace, pipe):
 
 
 def machine(device: str) -> str:
+    """What figures were measured on: the GPU, or the CPU with its number of threads."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     cpu = platform.processor() or platform.machine()

@@ -1,7 +1,15 @@
 """The one table of figures: what each is called, how it is shown, and in which tables it stands.
 
-Figures are declared beside what measures them: each module of training/measures/ has `TABLES`, and its figures by the
-keys of results.json. The cards, the tables of all models and the gallery take them from here, and name none.
+Figures are declared beside what measures them. The cards, the tables of all models and the gallery take them from here,
+and name none. A measure is a module of training/measures/, whose docstring says what its figures mean, with
+
+    TABLES                           its tables, with their figures
+    PICTURES                         {file name: what a card says of this picture}
+    arguments(parser)                adds its options to those of training.evaluate
+    applies(pipe, source)            whether it can be asked of this pipeline, with these data
+    measure(pipe, source, options)   ({key of results.json: figure}, {file name: PNG bytes})
+
+A new measure is a new module there; a recipe names it in its declaration.
 """
 
 import importlib

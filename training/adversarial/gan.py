@@ -101,6 +101,7 @@ class GANOptions(DataOptions, RunOptions):
 
 
 def build_players(options: GANOptions, source: DataSource) -> tuple[GeneratorModel, DiscriminatorModel]:
+    """The generator and the discriminator, with random weights."""
     spec = source.spec("8-bit", (-1, 1))
     generator = GeneratorModel(
         spec,

@@ -156,6 +156,11 @@ def make_loss(options: AutoencoderOptions) -> Callable:
 
 
 def build_model(options: AutoencoderOptions, source: DataSource) -> AutoencoderModel:
+    """An autoencoder with random weights.
+
+    Raises:
+        UsageError: the objective or the prior does not fit the batch size or the data.
+    """
     if options.objective == "contractive" and options.batch_size < 2:
         raise UsageError("--batch_size is 1; standardised codes need at least 2")
     if options.prior_by_class and not source.class_names:

@@ -53,6 +53,7 @@ class HierarchicalVAEOptions(DataOptions, RunOptions):
 
 
 def build_model(options: HierarchicalVAEOptions, source: DataSource) -> HierarchicalVAEModel:
+    """A hierarchical VAE with random weights."""
     names = ("latent_dims", "width", "num_blocks", "upper_width")
     return HierarchicalVAEModel(source.spec("binary", (0, 1)), **{name: getattr(options, name) for name in names})
 

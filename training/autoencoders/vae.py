@@ -70,6 +70,7 @@ class VAEOptions(DataOptions, RunOptions):
 
 
 def build_model(options: VAEOptions, source: DataSource) -> VAEModel:
+    """A VAE with random weights."""
     spec = source.spec(**SPECS[options.output])
     names = ("output", "network", "latent_dim", "width", "num_blocks", "num_levels")
     names += ("encoder_width", "encoder_blocks", "dropout", "conditional")

@@ -113,6 +113,7 @@ def tangent_penalty(logits: Tensor, x: Tensor, tangents: Tensor) -> Tensor:
 
 
 def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierModel:
+    """A classifier with random weights, of pixels in [-1, 1]."""
     names = ("width", "num_blocks", "num_levels", "feature_dim", "dropout")
     return ClassifierModel(source.spec("8-bit", (-1, 1)), **{name: getattr(options, name) for name in names})
 

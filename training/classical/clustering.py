@@ -83,6 +83,7 @@ def fit_means(points: torch.Tensor, options: ClusteringOptions, report) -> KMean
 
 
 def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> ClusteringPipeline:
+    """The clustering that the options ask for, of the training rows or of their principal components."""
     check_pca_dim(options.pca_dim, source)
     spec = source.spec("8-bit", (0, 1))
     pca = None

@@ -105,6 +105,7 @@ def fit_mixture(codes, classes: dict, options: DensityOptions, report) -> Gaussi
 
 
 def make_pipeline(source: DataSource, options: DensityOptions, report) -> DensityPipeline:
+    """The density that the options ask for, of the training rows or of their principal components."""
     spec = source.spec("8-bit", (0, 1), "uniform")
     pca, codes, labels = None, [], []
     if options.pca_dim:
@@ -135,6 +136,7 @@ def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
 
 
 def check(options: DensityOptions, source: DataSource) -> None:
+    """Raise a `UsageError` if the options and the data do not fit."""
     check_pca_dim(options.pca_dim, source)
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional true: {source.name} has no classes")

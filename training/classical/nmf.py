@@ -83,6 +83,7 @@ def read_ratings(file: str) -> tuple[list[str], Tensor]:
 
 
 def load(options: NMFOptions) -> DataSource:
+    """The data set that the options name, or the table of ratings: (N, D), NaN where there is no rating."""
     if options.ratings is None:
         return load_data(options)
     names, ratings = read_ratings(options.ratings)
@@ -108,6 +109,7 @@ def fit_parts(x: Tensor, options: NMFOptions) -> Tensor:
 
 
 def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipeline:
+    """The factorisation of the training rows."""
     spec = source.spec("8-bit", (0, 1))
     x = torch.cat([batch["x"] for batch in training_rows(source, spec, options)])
     check_entries(x)

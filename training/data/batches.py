@@ -25,6 +25,7 @@ def num_rows(batch: Batch) -> int:
 
 
 def to_device(batch: Batch, device) -> Batch:
+    """Every tensor of a batch on a device."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 

@@ -260,12 +260,14 @@ class _ToTensors:
     decode: _Decoder
 
     def batch(self, rows: dict) -> Batch:
+        """Rows of a table, a dict of lists -> x uint8 (B, C, H, W), and class_labels int64 (B,) if any."""
         found = {"x": torch.from_numpy(np.stack([self.decode(image) for image in rows[self.image_column]]))}
         if self.label_column:
             found["class_labels"] = torch.tensor(rows[self.label_column])
         return found
 
     def row(self, row: dict) -> Batch:
+        """One row of a stream -> x uint8 (C, H, W), and class_labels () if any."""
         from datasets import Image
 
         found = {"x": torch.from_numpy(self.decode(Image().decode_example(row[self.image_column])))}
@@ -285,6 +287,7 @@ class _Cutter:
     shape: tuple[int, ...]
 
     def splits(self, tables: dict, train) -> list:
+        """Training, validation and test splits of the tables of a set; `train` is the one to train on."""
         validation = next((tables[k] for k in ("validation", "valid", "val") if k in tables), None)
         test = tables.get("test")
         # a set that brings its own validation or test split keeps it; the others are cut from the training rows

@@ -4,6 +4,10 @@ Three ways lead from stored rows, and nothing else knows how they are stored:
     source.prepare(batch, spec, generator)   what a network is trained on
     source.as_input(batch, spec, generator)  what a pipeline's calls take as x
     source.describe()                        what run.json says of the data
+
+A reader is a module of training/data/ that a source names by `reader`, so that training.evaluate finds its data again:
+    held_out(dataset, data_dir, options, same_set)   what to measure on; `options` are those of the run
+    kept_rows(dataset)                               (source, batch) of rows that are kept with the project, or None
 """
 
 from dataclasses import dataclass
@@ -31,6 +35,7 @@ class Source:
         units_per_row: how many of the family's units (images, tokens) a row holds: what speed is counted in.
         rows_at_once: of a held-out split, that fit into memory with what a network makes of them.
         class_names: one name for each class; empty where there are no classes.
+        kind: "image", "vector" or "text": what results.json calls the kind of the data.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Source:
     held_out: str = "test images"
     units_per_row: int = 1
     rows_at_once: int = 500
+    kind: str = "text"
 
     def prepare(self, batch: Batch, spec: dict, generator: torch.Generator | None = None) -> Batch:
         """A stored batch as the network of this data spec is trained on it: here the batch itself."""

@@ -61,11 +61,13 @@ class StreamSplit(IterableDataset):
         self.rows, self.to_row, self.keep = rows, to_row, keep
 
     def share(self, rank: int, world: int) -> "StreamSplit":
+        """The rows of one of `world` processes."""
         from datasets.distributed import split_dataset_by_node
 
         return self._of(split_dataset_by_node(self.rows, rank=rank, world_size=world))
 
     def shuffled(self, seed: int, epoch: int) -> "StreamSplit":
+        """The same rows in the order of an epoch, shuffled within a window of 2 000."""
         rows = self.rows.shuffle(seed=seed, buffer_size=2_000)
         rows.set_epoch(epoch)
         return self._of(rows)

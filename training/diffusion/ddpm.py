@@ -55,12 +55,8 @@ class DDPMOptions(DataOptions, RunOptions):
     patch_size: int = option(1, "side in pixels of the squares that enter the network as one", least=1)
     dropout: float = option(0.0, "dropout probability inside the blocks of a unet or dit", least=0.0, most=0.9)
     conditional: bool = option(True, "give the class to the network, where the data have classes")
-    label_dropout: float = option(
-        0.1, "share of samples trained without their class, for guidance", above=0.0, below=1.0
-    )
-    prediction_type: str = option(
-        "v_prediction", "what the network predicts: the noise, x_0 or v, in this order", choices=PREDICTIONS
-    )
+    label_dropout: float = option(0.1, "share of samples whose class is hidden, for guidance", above=0.0, below=1.0)
+    prediction_type: str = option("v_prediction", "what the network predicts: noise, x_0 or v", choices=PREDICTIONS)
     beta_schedule: str = option(
         "cosine", "how the variance of the noise grows over timesteps", choices=tuple(BETA_SCHEDULES)
     )
@@ -72,9 +68,7 @@ class DDPMOptions(DataOptions, RunOptions):
         choices=("simple", "min_snr"),
     )
     snr_gamma: float = option(5.0, "signal-to-noise ratio (SNR) at which min_snr clips the weight", above=0.0)
-    guidance_scale: float = option(
-        1.0, "guidance when a call gives none; 1 is none", least=0.0, may_change_on_resume=True
-    )
+    guidance_scale: float = option(1.0, "guidance when a call gives none", least=0.0, may_change_on_resume=True)
     num_inference_steps: int = option(
         20, "steps of sampling when a call gives none", least=1, may_change_on_resume=True
     )
@@ -98,6 +92,7 @@ class DDPMOptions(DataOptions, RunOptions):
 
 
 def is_conditional(options: DDPMOptions, source: DataSource) -> bool:
+    """Whether the network is given the class: where that is asked for, and the data have classes."""
     return options.conditional and bool(source.class_names)
 
 

@@ -31,6 +31,7 @@ def _about_resuming(i: int) -> bool:
 
 
 def device_name(device: torch.device) -> str:
+    """What a run was trained on, as run.json says it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

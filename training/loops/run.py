@@ -223,6 +223,7 @@ class Run:
         return (self._read_record() or {}).get("status") == "finished"
 
     def close(self) -> None:
+        """Give the signals back, and end the trackers."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.accelerator.end_training()
@@ -236,6 +237,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
+        """The folders checkpoints/step-N, the oldest first."""
         return sorted((self.folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
 
     def save(self, step: int, parts: dict) -> None:
@@ -346,6 +348,7 @@ class Run:
     # what a person sees
 
     def say(self, message: str) -> None:
+        """A line to the user, from the main process."""
         if self.is_main:
             tqdm.write(message, file=sys.stderr)
 
@@ -355,6 +358,7 @@ class Run:
         self.record["warnings"].append({"step": step, "message": message})
 
     def progress(self, step: int) -> tqdm:
+        """A progress bar of optimizer steps that begins at `step`."""
         return tqdm(
             total=self.options.max_steps,
             initial=step,
@@ -365,6 +369,7 @@ class Run:
         )
 
     def log(self, step: int, figures: dict) -> None:
+        """Write a line of figures to log.jsonl, and send them to the tracker."""
         if self.is_main:
             with self.saving(), open(self.folder / "log.jsonl", "a") as out:
                 out.write(json.dumps({"step": step, **figures}) + "\n")
@@ -395,6 +400,7 @@ class Run:
             write_atomically(self.folder / "curve.png", loss_curve(lines, names))
 
     def draw_samples(self, picture: bytes) -> None:
+        """Write samples.png."""
         with self.saving():
             write_atomically(self.folder / "samples.png", picture)
 
@@ -416,7 +422,7 @@ def start(
     run = Run(declaration, options)
     with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
         source = load(options)
-    if getattr(source, "kind", None) == "vector":
+    if source.kind == "vector":
         run.declaration = declaration.of_points()
     try:
         model = build_model(options, source)

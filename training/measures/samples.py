@@ -233,10 +233,12 @@ def compare_samples(pipe, source, extractor: str, options: argparse.Namespace) -
 
 
 def distances(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Fréchet distance, precision, recall, density and coverage of `fake` (M, F) against `real` (N, F)."""
     return {"frechet_distance": frechet_distance(real, fake), **precision_recall_density_coverage(real, fake)}
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Figures to four places."""
     return {name: round(value, 4) for name, value in figures.items()}
 
 

@@ -90,10 +90,12 @@ def record_of(source: str) -> dict:
 
 
 def is_portable(folder: Path) -> bool:
+    """Whether a folder was built: it names code by a hash."""
     return bool(re.search("_[0-9a-f]{6}$", _pipeline_module(folder) or ""))
 
 
 def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint: a record, weights, and no code."""
     return _pipeline_module(folder) == "" and (folder / "run.json").is_file()
 
 

@@ -39,10 +39,12 @@ def module_name(file: Path) -> str:
 
 
 def file_of_module(module: str) -> Path:
+    """The file of a dotted name from the root."""
     return ROOT / (module.replace(".", "/") + ".py")
 
 
 def hashed_name(stem: str, content: bytes) -> str:
+    """A module's name with six digits of the SHA-256 of its content: modeling_vae_3f2a9c."""
     return f"{stem}_{hashlib.sha256(content).hexdigest()[:6]}"
 
 

@@ -8,6 +8,7 @@ from training.options import UsageError
 
 
 def write_json(file: Path, content: dict) -> None:
+    """Write JSON with sorted keys, the same bytes for the same content."""
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -90,6 +90,7 @@ def make_collection(namespace: str, items: list[tuple[str, str]]) -> str:
 
 
 def ask_hub(call, what: str):
+    """What `call` returns; its failure is a `UsageError` that begins with `what`."""
     try:
         return call()
     except Exception as error:  # the Hub client raises many kinds

@@ -68,6 +68,7 @@ class _Builds:
         self.then: set[bytes] | None = None
 
     def judge(self, file: Path) -> tuple[bool, str]:
+        """Whether a code file is this project's, and which of the three answers to give."""
         content = file.read_bytes()
         marked = re.search(r"_([0-9a-f]{6})$", file.stem)
         digest = hashlib.sha256(content).hexdigest()

@@ -2,10 +2,12 @@
 
 import argparse
 
-from training.data.batches import in_order
+from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 
-ACCURACY = Figure("pair_accuracy", "pairs in order", "share of pairs in the right order", kind="accuracy", order=70)
+ACCURACY = Figure(
+    "pair_accuracy", "pairs in order", "share of pairs in the right order", metric_type="accuracy", order=70
+)
 TABLES = (Table("Preferences", (ACCURACY,), lambda found: "pair_accuracy" in found, 70),)
 PICTURES = {}
 
@@ -20,7 +22,7 @@ def applies(pipe, source) -> bool:
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     right = count = 0
-    for batch in in_order(source.test, 25):
+    for batch in batches_in_order(source.test, 25):
         chosen, rejected = (
             pipe.reward(pipe.tokenizer.batch_decode(batch[name])) for name in ("chosen_ids", "rejected_ids")
         )
