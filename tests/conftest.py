@@ -32,11 +32,11 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GRADIO_ANALYTICS_
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # where several processes share the work, the files that take longest come first
-LONGEST = ("test_docs.py", "spaces/", "training/test_hub.py", "training/", "test_")
+LONGEST = ("test_docs.py", "test_made_up", "spaces/", "training/test_hub.py", "training/", "test_")
 
 
-def pytest_collection_modifyitems(items):
-    if "PYTEST_XDIST_WORKER" in os.environ:
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # of one process of several
         names = {item: item.path.relative_to(ROOT / "tests").as_posix() for item in items}
         items.sort(key=lambda item: next((i for i, w in enumerate(LONGEST) if names[item].startswith(w)), len(LONGEST)))
 
@@ -85,10 +85,10 @@ TINY = ("--max_steps", "12", "--width", "32", "--latent_dim", "4", "--batch_size
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+def shared(request, tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     """shared(name, make): a copy of the folder that `make` writes, which is called once for all processes of a session."""
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if hasattr(request.config, "workerinput"):
         base = base.parent  # that of all processes
     base = base / "shared"
     base.mkdir(exist_ok=True)
