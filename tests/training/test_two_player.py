@@ -89,7 +89,7 @@ def test_two_processes_resume_alike(tmp_path):
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m",
                 "training.adversarial.gan", "--output_dir", folder, *TINY, "--objective", "wasserstein", *words]  # fmt: skip
         env = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([str(w) for w in line], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([str(w) for w in line], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         record = json.loads((folder / "run.json").read_text())
         assert record["processes"] == 2 and record["status"] == "finished"
