@@ -14,8 +14,9 @@ demo: portable
 	@MODEL_ID="$$(echo $(CHECKPOINTS:%=$(CURDIR)/$(CACHE)/portable/%) | tr ' ' ',')" OPEN_PAGE=1 GRADIO_ANALYTICS_ENABLED=False \
 	GRADIO_SERVER_NAME=127.0.0.1 GRADIO_SERVER_PORT=$(PORT) $(PY) $(CACHE)/gallery/app.py
 
+# a process for each core, four at most, each with one thread; the tests of a file run in one of them
 test: $(VENV)/installed-tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(VENV)/installed-tests
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -77,7 +77,7 @@ def run(house: Path, training: str, *lines: str) -> None:
     """`python -m training...`, and then commands `module word word ...` in one process, as a user types them there."""
     code = "\n".join(line.removeprefix("    ") for line in COMMANDS.splitlines())
     for words in (["-m", *training.split()], ["-c", code, *lines]):
-        done = subprocess.run([sys.executable, *words], cwd=house, capture_output=True, text=True, timeout=300,
+        done = subprocess.run([sys.executable, *words], cwd=house, capture_output=True, text=True, timeout=900,
                               env={**os.environ, "PYTHONPATH": str(house)})  # fmt: skip
         assert done.returncode == 0, done.stderr
 

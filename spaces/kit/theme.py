@@ -1,11 +1,13 @@
 """The look of all pages, how a page is begun, and how it is served."""
 
+import contextlib
 import importlib.util
 import os
 import threading
 from pathlib import Path
 
 import gradio as gr
+from gradio.routes import App
 
 from kit.models import Models
 
@@ -74,9 +76,38 @@ def launch(demo: gr.Blocks) -> None:
     demo.block_thread()
 
 
+class Page(gr.Blocks):
+    """A page that becomes a server when it is launched. gradio makes one of it each time that it is begun, ended or given
+    a queue, twenty for a gallery, and throws all but the last away: half of the time that it takes to start."""
+
+    def __init__(self, **options):
+        with _no_server():
+            super().__init__(**options)
+
+    def __exit__(self, *raised):
+        with _no_server():
+            super().__exit__(*raised)
+
+    def queue(self, *arguments, **options):
+        with _no_server():
+            return super().queue(*arguments, **options)
+
+
+@contextlib.contextmanager
+def _no_server():
+    """Neither a server nor the description of a page that it hands out; launching makes both."""
+    made, told = vars(App)["create_app"], gr.Blocks.get_config_file
+    App.create_app = staticmethod(lambda *_, **__: None)
+    gr.Blocks.get_config_file = lambda _: {}
+    try:
+        yield
+    finally:
+        App.create_app, gr.Blocks.get_config_file = made, told
+
+
 def page(title: str) -> gr.Blocks:
     """An empty page; files that it wrote are deleted after an hour."""
-    return gr.Blocks(title=title, delete_cache=(600, 3600))
+    return Page(title=title, delete_cache=(600, 3600))
 
 
 def explanation(text: str) -> None:

@@ -179,7 +179,7 @@ def along_the_circle(contractive_weight: float) -> tuple[torch.Tensor, torch.Ten
     loss = make_loss(AutoencoderOptions(objective="contractive", contractive_weight=contractive_weight))
     for step in range(600):
         rows = torch.randint(len(x), (128,))
-        terms = loss(autoencoder, x[rows] + 0.1 * torch.randn(128, 50), None, step)
+        terms = loss(autoencoder, {"x": x[rows] + 0.1 * torch.randn(128, 50)}, step)
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

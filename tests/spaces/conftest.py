@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY, run_module
+from tests.conftest import ROOT, TINY, run_here
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -33,7 +33,7 @@ def serving(
     **environment: str,
 ):
     """The address of a Space, built into `place`, changed there if asked, and running in a process of its own."""
-    done = run_module("training.publish", "--space", f"spaces/{space}", "--to", place)
+    done = run_here("training.publish", "--space", f"spaces/{space}", "--to", place)
     assert done.returncode == 0, done.stderr
     if change is not None:
         change(place)
@@ -46,36 +46,40 @@ def serving(
         process = subprocess.Popen([python, "app.py"], cwd=place, env=environment, stdout=out, stderr=out)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(url, timeout=5)
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.25)
+        wait_for(url, process, log)
         yield url
         raised = re.findall(r"^[\w.]+(?:Error|Exception)\b", log.read_text(), re.MULTILINE)
         # those are the messages that a person sees; anything else is a fault
         assert set(raised) <= {"gradio.exceptions.Error"}, log.read_text()
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Until the server answers, or has ended."""
+    until = time.monotonic() + 300  # a busy machine is slow, not wrong
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=60).close()
+        except OSError:
+            assert process.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
 
 
 def trained(recipe: str, to: Path, *words) -> Path:
     """The portable folder `to` of a model, trained as the words say."""
     run = to.with_name(f"{to.name}-run")
     for line in ((recipe, "--output_dir", run, *words), ("training.publish", run, "--to", to)):
-        done = run_module(*line)
+        done = run_here(*line)
         assert done.returncode == 0, done.stderr
     return to
 
 
 @pytest.fixture(scope="session")
-def conditional_portable(tmp_path_factory) -> Path:
+def conditional_portable(shared) -> Path:
     """The portable folder of a tiny model that was trained with classes."""
-    folder = tmp_path_factory.mktemp("conditional")
-    return trained("training.autoencoders.vae", folder / "tiny-classes", "--conditional", "true", *TINY)
+    return shared("tiny-classes", lambda to: trained("training.autoencoders.vae", to, "--conditional", "true", *TINY))
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def opened(browser, url: str, width: int = 1280, expected: tuple[str, ...] = (),
     """A page in a session of its own, which ends with a console free of errors and nothing wider than the window."""
     session = browser.new_context(viewport={"width": width, "height": 900}, **context)
     page = session.new_page()
-    page.set_default_timeout(60_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -158,6 +162,30 @@ def changed(page, element: str, old: str) -> str:
         "([e, old]) => (document.querySelector(`#${e} img`)?.getAttribute('src') ?? old) !== old", arg=[element, old]
     )
     return source_of(page, element)
+
+
+def settled(page, read: Callable[[], str], still: float = 3.0) -> str:
+    """What `read` gives once it has stayed the same for `still` seconds: on a busy machine what was on its way comes late."""
+    last, since, until = read(), time.monotonic(), time.monotonic() + 180
+    while time.monotonic() - since < still:
+        assert time.monotonic() < until, f"it goes on: {last[:80]}"
+        page.wait_for_timeout(100)
+        if (now := read()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def click_until(page, button: str, said: str) -> None:
+    """Click a button until a text is seen: while a session's last request runs, which on a busy machine may take longer
+    than another one waits for it, it gets another answer."""
+    until = time.monotonic() + 180
+    while True:
+        page.get_by_role("button", name=button, exact=True).click()
+        try:
+            return page.get_by_text(said).first.wait_for(timeout=15_000)
+        except Exception:
+            if time.monotonic() > until:
+                raise
 
 
 def open_tab(page, name: str) -> None:

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.spaces.conftest import changed, fill, open_tab, opened, refused, serving, source_of, trained
+from tests.spaces.conftest import (
+    changed,
+    click_until,
+    fill,
+    open_tab,
+    opened,
+    refused,
+    serving,
+    settled,
+    source_of,
+    trained,
+)
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--latent_dim", 5,
@@ -68,8 +79,7 @@ def test_the_discriminator_answers_and_codes_are_found(page):
     page.get_by_text("Mean squared error").wait_for()
     source_of(page, "nearest")
     page.locator("#pad-find .pad-clear").click()
-    page.get_by_role("button", name="Find its z").click()
-    page.get_by_text("There is nothing on the paper yet").first.wait_for()
+    click_until(page, "Find its z", "There is nothing on the paper yet")
 
 
 def test_both_players_train_live_and_stop(page):
@@ -81,10 +91,9 @@ def test_both_players_train_live_and_stop(page):
     page.get_by_text(re.compile(r"step ([5-9]\d|\d{3,4}) of 3000")).wait_for()
     assert page.locator("#modes-wgan .dots circle").count() > 8
     page.locator("#train-stop").click()
-    page.wait_for_timeout(1_500)
-    stopped = page.locator("#where-modes").inner_text()
-    page.wait_for_timeout(3_000)  # in which 25 steps, the next frame, are long done
-    assert page.locator("#where-modes").inner_text() == stopped
+    # in that time 25 steps, the next frame, are long done
+    stopped = settled(page, page.locator("#where-modes").inner_text, 4)
+    assert "of 3000" in stopped and "step 3000" not in stopped
     open_tab(page, "Sample")
     page.wait_for_timeout(1_000)  # a narrow row of tabs is laid out anew
     open_tab(page, "Laboratory")

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.spaces.conftest import changed, draw_stroke, fill, open_tab, opened, refused, serving, source_of, trained
+from tests.spaces.conftest import (
+    changed,
+    draw_stroke,
+    fill,
+    open_tab,
+    opened,
+    refused,
+    serving,
+    settled,
+    source_of,
+    trained,
+)
 
 pytestmark = pytest.mark.browser
 TINY = ["--max_steps", 2, "--eval_every", 2, "--save_every", 2, "--sample_every", 2, "--num_inference_steps", 4]
@@ -44,11 +55,8 @@ def test_samples_are_streamed_and_can_be_stopped(page):
     page.get_by_role("button", name="Draw samples").click()
     changed(page, "samples", first)
     page.locator("#draw-stop").click()
-    page.wait_for_timeout(1_000)
-    stopped = page.locator("#where").inner_text()
-    assert re.search(r"step \d+ of 1000", stopped)
-    page.wait_for_timeout(1_000)
-    assert page.locator("#where").inner_text() == stopped
+    stopped = settled(page, page.locator("#where").inner_text)
+    assert re.search(r"step \d+ of 1000", stopped) and "step 1000" not in stopped
     # the place of the stopped job is free again
     fill(page, "Steps", 3)
     page.get_by_role("button", name="Draw samples").click()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.spaces.conftest import changed, kit_package, module_at, open_tab, opened, serving, source_of
+from training.publishing.build import build
 
 pytestmark = pytest.mark.browser
 CHECKPOINTS = sorted(p.parent.name for p in ROOT.glob("checkpoints/*/run.json"))
@@ -67,11 +68,8 @@ def grow(folder) -> None:
 @pytest.fixture(scope="module")
 def portable_digits(tmp_path_factory):
     """The portable folder of a model that comes with the project, and beside it the name of one that no page knows."""
-    from tests.conftest import run_module
-
     folder = tmp_path_factory.mktemp("gallery")
-    done = run_module("training.publish", "checkpoints/vae-digits", "--to", folder / "vae-digits")
-    assert done.returncode == 0, done.stderr
+    build(ROOT / "checkpoints" / "vae-digits", folder / "vae-digits")
     return folder
 
 

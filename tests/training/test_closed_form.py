@@ -14,7 +14,7 @@ from pipelines.classical.modeling_nmf import NMFModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
 from pipelines.classical.pipeline_density import DensityPipeline
 from pipelines.classical.pipeline_nmf import NMFPipeline
-from tests.conftest import run_module
+from tests.conftest import run_here, run_module
 from training.classical.clustering import main as clustering
 from training.classical.density import DECLARATION
 from training.classical.density import main as density
@@ -71,7 +71,7 @@ def options_of(record: dict) -> DataOptions:
 def test_a_fit_is_published_and_measured_like_a_trained_model(tmp_path):
     """The portable folder's own code runs it."""
     run, portable = tmp_path / "run", tmp_path / "portable"
-    done = run_module("training.classical.density", "--num_components", "3", "--output_dir", run)
+    done = run_here("training.classical.density", "--num_components", "3", "--output_dir", run)
     assert done.returncode == 0, done.stderr
     evaluate([str(run)])
     results = json.loads((run / "results.json").read_text())

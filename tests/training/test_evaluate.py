@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_here, run_module
 from training import evaluate
 from training.autoencoders import vae
 from training.averages import mean_and_error
@@ -113,8 +113,8 @@ def test_a_mean_hides_no_nan():
 
 def test_a_tiny_run_is_evaluated_and_the_same_again(tiny_run, portable):
     figures = []
-    for source in (tiny_run, portable):
-        done = run_module("training.evaluate", source, "--importance_samples", "20")
+    for run, source in ((run_module, tiny_run), (run_here, portable)):
+        done = run("training.evaluate", source, "--importance_samples", "20")
         assert done.returncode == 0, done.stderr
         figures.append(json.loads(done.stdout.splitlines()[-1]))
         assert json.loads((source / "results.json").read_text()) == figures[-1]
@@ -132,11 +132,11 @@ def test_a_classifier_is_evaluated_and_judges_samples(tiny_run, tmp_path):
              "--learning_rate", "0.01", "--lr_warmup_steps", "2")  # fmt: skip
     done = run_module("training.classical.classifier", *words)
     assert done.returncode == 0, done.stderr
-    done = run_module("training.evaluate", tmp_path / "judge")
+    done = run_here("training.evaluate", tmp_path / "judge")
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0.5 < found["accuracy"] <= 1 and 0 <= found["calibration_error"] < 0.5
     assert sum(count for *_, count in found["calibration"]) == found["test_images"]
-    done = run_module(
+    done = run_here(
         "training.evaluate", tiny_run, "--extractor", tmp_path / "judge", "--importance_samples", "0", "--to", tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -147,18 +147,19 @@ def test_a_classifier_is_evaluated_and_judges_samples(tiny_run, tmp_path):
 
 
 def test_bad_input_gets_one_line(tiny_run, tmp_path):
-    for words, message in (
-        ((tmp_path,), "not a finished run or checkpoint"),
-        (("nobody/nothing",), "neither a folder nor a repository on the Hub"),
-        ((tiny_run, "--num_samples", "1"), "--num_samples is 1; it must be at least 7"),
+    for run, words, message in (
+        (run_module, (tmp_path,), "not a finished run or checkpoint"),
+        (run_here, ("nobody/nothing",), "neither a folder nor a repository on the Hub"),
+        (run_here, (tiny_run, "--num_samples", "1"), "--num_samples is 1; it must be at least 7"),
         (
+            run_here,
             (tiny_run, "--only", "text_speed"),
             "--only text_speed: the model's family does not owe it; it owes likelihood,",
         ),
-        ((tiny_run, "--dataset", "moons"), "takes data of shape [1, 8, 8], moons has [2]"),
-        ((tiny_run, "--extractor", tiny_run, "--importance_samples", "0"), "is no classifier"),
+        (run_here, (tiny_run, "--dataset", "moons"), "takes data of shape [1, 8, 8], moons has [2]"),
+        (run_here, (tiny_run, "--extractor", tiny_run, "--importance_samples", "0"), "is no classifier"),
     ):
-        done = run_module("training.evaluate", *words)
+        done = run("training.evaluate", *words)
         assert done.returncode == 2, (words, done.stderr)
         assert message in done.stderr and "Traceback" not in done.stderr
         assert done.stderr.strip().count("\n") == 0

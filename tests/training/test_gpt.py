@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, run_here, run_module
 from tests.training.test_hub import running_hub
 from tests.training.test_publish import alone
 from training.data import tokens
@@ -168,6 +168,12 @@ def test_bad_options_are_one_line(tmp_path, words, message):
     with pytest.raises(UsageError, match=message):
         gpt.main(["--output_dir", str(tmp_path / "run"), *words])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_ends_with_2(tmp_path):
+    done = run_module("training.language.gpt", "--output_dir", tmp_path / "run", "--width", "30")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == ["error: --width is 30; it must be a multiple of --num_heads, 4"]
 
 
 # Tokens and windows
@@ -362,7 +368,7 @@ print(json.dumps([type(pipe).__module__, pipe.score("the old tree grows").log_pr
 
 
 def test_the_published_folder_loads_where_nothing_of_ours_is(run, tmp_path):
-    done = run_module("training.publish", run, "--to", tmp_path / "tiny")
+    done = run_here("training.publish", run, "--to", tmp_path / "tiny")
     assert done.returncode == 0, done.stderr
     files = {p.name for p in (tmp_path / "tiny").iterdir()}
     (code,) = (name for name in files if name.endswith(".py"))
@@ -391,7 +397,7 @@ def test_a_checkpoint_in_half_precision_loads_in_single_and_is_built_again(run, 
         (tmp_path / "kept", "--to", tmp_path / "built"),
         (tmp_path / "built", "--to", tmp_path / "again"),  # as one who downloaded it would
     ):
-        done = run_module("training.publish", *line)
+        done = run_here("training.publish", *line)
         assert done.returncode == 0, done.stderr
     assert all(v.dtype == torch.float16 for v in weights(tmp_path / "kept").values())
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "built").dtype == torch.float32
@@ -402,14 +408,14 @@ def test_a_checkpoint_in_half_precision_loads_in_single_and_is_built_again(run, 
         assert (tmp_path / "built" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert str(tmp_path) not in (tmp_path / "kept" / "run.json").read_text()
     (tmp_path / "kept" / "tokenizer.json").unlink()
-    refused = run_module("training.publish", tmp_path / "kept", "--to", tmp_path / "other")
+    refused = run_here("training.publish", tmp_path / "kept", "--to", tmp_path / "other")
     assert refused.returncode == 2 and "there is no tokenizer.json in it" in refused.stderr
     assert not (tmp_path / "other").exists()
 
 
 def test_a_run_is_evaluated_by_windows(run, tmp_path):
     book = corpus(tmp_path)
-    done = run_module("training.evaluate", run, "--dataset", book, "--stride", "4", "--to", tmp_path / "found")
+    done = run_here("training.evaluate", run, "--dataset", book, "--stride", "4", "--to", tmp_path / "found")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found" / "results.json").read_text())
     pipe = gpt.GPTPipeline(
@@ -422,7 +428,7 @@ def test_a_run_is_evaluated_by_windows(run, tmp_path):
     assert found["context_length"] == 16 and found["stride"] == 4 and "4 apart" in found["convention"]
     assert found["likelihood"] == "exact" and found["tokens_per_second"]["16"] > 0
     assert found["nats_per_token_standard_error"] > 0
-    refused = run_module("training.evaluate", run, "--dataset", book, "--stride", "40")
+    refused = run_here("training.evaluate", run, "--dataset", book, "--stride", "40")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "--stride is 40; it must lie between 1 and the context length, 16" in refused.stderr
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from tests.conftest import ROOT, TINY, run_module
+from tests.conftest import ROOT, TINY, run_here, run_module
 from training.autoencoders import vae
 from training.data.images import load_data
 from training.loops.checkpoints import load_checkpoint, save_checkpoint
@@ -193,7 +193,7 @@ def finish(folder: Path, *words, processes: int = 1) -> str:
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -217,7 +217,7 @@ def test_killed_and_resumed_it_ends_with_the_weights_of_an_unbroken_run(tmp_path
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not list((folder / "checkpoints").glob(f"step-*{step}")):
         assert process.poll() is None and time.monotonic() < until, "the run ended before it could be killed"
         time.sleep(0.01)
@@ -229,7 +229,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
     with subprocess.Popen(command(folder), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         wait_for_step(folder, 40, process)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + number
     step = int(re.search(r"stopped and saved at step (\d+); to go on: python -m training.autoencoders.vae", said)[1])
     assert (folder / "checkpoints" / f"step-{step:08d}").is_dir() and "Traceback" not in said
@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
             (last / "state.json").write_text(json.dumps(facts))
         else:
             (last / "state.json").unlink()
-        done = run_module("training.autoencoders.vae", "--output_dir", folder, *TINY, "--resume", "true")
+        done = run_here("training.autoencoders.vae", "--output_dir", folder, *TINY, "--resume", "true")
         assert done.returncode == 0, done.stderr
         assert "step-00000012 cannot be used" in done.stderr and "going on from step 8" in done.stderr
         if damage == "missing tensor":

@@ -28,7 +28,8 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
 
 
 def figures_on_kept_rows(pipe, dataset: dict) -> dict[str, float] | None:
-    """Whatever the pipeline answers, a mean over the rows; None where none are kept of its data, or it cannot read them.
+    """Whatever the pipeline answers, a mean over the rows; None where none are kept of its data, or it cannot
+    read them.
 
     Args:
         dataset: of run.json.
@@ -40,7 +41,7 @@ def figures_on_kept_rows(pipe, dataset: dict) -> dict[str, float] | None:
     if "score" in pipe.calls:
         try:
             found = {"nats_per_token": torch.cat([-pipe.score(text).log_probs for text in rows["texts"]])}
-        except ValueError:  # a vocabulary of characters that lacks one of the passage
+        except ValueError:  # its vocabulary is of characters, and lacks some of these texts
             return None
     else:
         found = _answers(pipe, source, rows)
