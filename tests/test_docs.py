@@ -354,6 +354,7 @@ class Given:
         self.published("--space", ROOT / "spaces" / "gallery", "--to", folder)
         port = free_port()
         environment = {"MODEL_ID": ",".join(map(str, models)), "GRADIO_SERVER_PORT": str(port)}
+        environment["GRADIO_TEMP_DIR"] = str(self.place / "gallery-files")
         with open(self.place / "gallery.log", "w") as out:
             self.processes.append(
                 subprocess.Popen(

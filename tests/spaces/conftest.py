@@ -40,7 +40,14 @@ def serving(
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    environment = {**os.environ, "MODEL_ID": model_id, "GRADIO_SERVER_PORT": str(port), **environment}
+    environment = {
+        **os.environ,
+        "MODEL_ID": model_id,
+        "GRADIO_SERVER_PORT": str(port),
+        # files are named by their content: of two servers with one folder, the second hands out what the first writes
+        "GRADIO_TEMP_DIR": str(place.parent / f"{place.name}-files"),
+        **environment,
+    }
     log = place.parent / f"{place.name}.log"
     with open(log, "w") as out:
         process = subprocess.Popen([python, "app.py"], cwd=place, env=environment, stdout=out, stderr=out)
