@@ -43,6 +43,8 @@ from training.loops.command import command_line_of_this_run, device_name
 from training.loops.run_options import CommonOptions, RunOptions
 from training.options import Stopped, UsageError
 
+SECONDS_TO_SETTLE = 0.5  # between the last barrier of several processes and the end of their group
+
 
 class Run:
     """One training run: its folder, its processes and its record.
@@ -226,6 +228,10 @@ class Run:
         """Give the signals back, and end the trackers."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+        if self.world > 1:
+            # A thread of gloo may still be letting go of the last barrier's tensors, for which it needs the interpreter.
+            # Destroying the process group meanwhile would wait for that thread, and hold the interpreter, for good.
+            time.sleep(SECONDS_TO_SETTLE)
         self.accelerator.end_training()
 
     def _write_record(self, **changes) -> None:
