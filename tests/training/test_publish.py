@@ -34,7 +34,9 @@ DRAW = """
 def alone(code: str, *words, home, python: str = sys.executable, **environment: str) -> None:
     """Run code in a fresh process, in an empty folder, with an empty HF_HOME and this repository not on the path."""
     environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", **environment}
-    environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+    # how arithmetic is done: bits are the same where that is the same
+    kernels = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+    environment |= {name: os.environ[name] for name in kernels if name in os.environ}
     command = [python, "-I", "-c", textwrap.dedent(code), *map(str, words)]
     home.mkdir(exist_ok=True)
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=900)
