@@ -96,8 +96,7 @@ ROOMS = (
 FOUND_BY_NAME = {  # the only imports of a module whose name is not written out: what is dropped in is found
     "figures": "training.measures.",
     "layouts.choice": "training.layouts.",
-    "evaluate": "training.data.",
-    "measures.kept_rows": "training.data.",
+    "data.source": "training.data.",
 }
 
 

@@ -9,13 +9,13 @@ whether they apply. All figures are of the test split.
 """
 
 import argparse
-import importlib
 import json
 import platform
 from pathlib import Path
 
 import torch
 
+from training.data.source import reader_named
 from training.figures import MEASURES, measure_named
 from training.files import write_atomically
 from training.layouts.choice import declaration_in, layout_of
@@ -32,6 +32,9 @@ def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     folder = local_folder(options.source)
     layout, declaration = layout_of(folder), declaration_in(folder)
     owed = MEASURES if declaration is None else declaration.measures
+    unknown = [name for name in owed if name not in MEASURES]
+    if unknown:
+        raise UsageError(f"{options.source}: run.json names the measure {unknown[0]!r}; there is none of this name")
     for name in options.only:
         if name not in owed:
             raise UsageError(f"--only {name}: the model's family does not owe it; it owes {', '.join(owed)}")
@@ -61,7 +64,7 @@ def held_out_data(options: argparse.Namespace, pipe):
     dataset = options.dataset or trained["name"]
     if dataset is None:
         raise UsageError(f"{options.source}: has no run.json that names its data; give --dataset")
-    reader = importlib.import_module(f"training.data.{trained.get('reader', 'images')}")
+    reader = reader_named(trained.get("reader", "images"))
     if set(options.only) == {"kept_rows"}:  # they need no data
         kept = reader.kept_rows(dataset)
         if kept is None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,3 +261,15 @@ def test_a_sweep_names_an_argument_of_the_call_and_numbers():
         parse_sweep(Pipe(), "steps=5")
     with pytest.raises(UsageError, match="must be an argument and numbers"):
         parse_sweep(Pipe(), "temperature=hot")
+
+
+@pytest.mark.parametrize("change", [{"reader": "../images"}, {"reader": "splits"}, {"measures": ["os"]}])
+def test_names_of_modules_in_a_record_are_checked(change, tmp_path):
+    """A run.json may come from anywhere: it names modules of this project, and nothing else is imported."""
+    shutil.copytree(ROOT / "checkpoints" / "vae-digits", tmp_path / "model")
+    file = tmp_path / "model" / "run.json"
+    record = json.loads(file.read_text())
+    record["dataset" if "reader" in change else "declaration"] |= change
+    file.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r"run.json names .*(no such module|none of this name)"):
+        evaluate.main([str(tmp_path / "model"), "--device", "cpu"])

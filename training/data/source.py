@@ -10,7 +10,10 @@ A reader is a module of training/data/ that a source names by `reader`, so that 
     kept_rows(dataset)                               (source, batch) of rows that are kept with the project, or None
 """
 
+import importlib
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import torch
@@ -186,3 +189,18 @@ def class_arguments(source: Source, class_labels: Tensor, named: str) -> dict:
     if found < wanted:
         raise UsageError(f"{named} true: of {wanted} classes only {found} are among {len(class_labels)} rows")
     return {"class_labels": class_labels, "num_classes": wanted}
+
+
+READERS = sorted(file.stem for file in Path(__file__).parent.glob("*.py"))
+
+
+def reader_named(name: str) -> ModuleType:
+    """The module of training/data/ that a run.json names as the reader of its data.
+
+    Raises:
+        UsageError: there is none of this name, or it reads nothing again; a run.json may come from anywhere.
+    """
+    reader = importlib.import_module(f"training.data.{name}") if name in READERS else None
+    if not hasattr(reader, "held_out"):
+        raise UsageError(f"run.json names {name!r} as the reader of its data; no such module of training/data/ is one")
+    return reader

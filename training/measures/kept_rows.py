@@ -6,9 +6,10 @@ split, of text a passage of Hamlet. Binary models see levels above one half as o
 """
 
 import argparse
-import importlib
 
 import torch
+
+from training.data.source import reader_named
 
 SAMPLES = 20
 TABLES, PICTURES = (), {}
@@ -34,7 +35,7 @@ def figures_on_kept_rows(pipe, dataset: dict) -> dict[str, float] | None:
     Args:
         dataset: of run.json.
     """
-    kept = importlib.import_module(f"training.data.{dataset.get('reader', 'images')}").kept_rows(dataset["name"])
+    kept = reader_named(dataset.get("reader", "images")).kept_rows(dataset["name"])
     if kept is None:
         return None
     source, rows = kept
