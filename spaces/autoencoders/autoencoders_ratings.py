@@ -6,7 +6,10 @@ import math
 
 import gradio as gr
 import numpy as np
+from kit.bounds import is_number
 from kit.errors import user_error
+from kit.inputs import check_fields
+from kit.words import short
 
 MOST_STARS = 5.0  # of a rating
 MOST_PEOPLE = MOST_DISHES = 20
@@ -102,20 +105,20 @@ EXAMPLE = {  # made up: three like what is sweet, three what is hot, two the sea
 Table = tuple[list[str], list[str], np.ndarray]  # people, dishes, ratings (N, D) with NaN where there is none
 
 
-def check_rating(value, person: str, dish: str) -> float:
-    """One cell: a number from 0 to 5, or NaN where it is empty."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_STARS:
-        raise user_error(f"{person}'s rating of {dish} is {value!r}; it must be a number from 0 to 5, or empty")
-    return float(value)
+def is_empty(cell) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def check_rating(cell, person: str, dish: str) -> None:
+    if not is_empty(cell) and not (is_number(cell) and 0 <= cell <= MOST_STARS):
+        raise user_error(f"{person}'s rating of {dish} is {short(cell)}; it must be a number from 0 to 5, or empty")
 
 
 def check_names(kind: str, value, most: int) -> list[str]:
     if not isinstance(value, list) or not 2 <= len(value) <= most or not all(isinstance(v, str) for v in value):
-        raise user_error(f"{kind} must be a list of 2 to {most} names")
+        raise user_error(f"{kind} is {short(value)}; it must be a list of 2 to {most} names")
     if any(len(v) > 40 for v in value) or len(set(value)) < len(value):
-        raise user_error(f"{kind} must be different names of at most 40 letters")
+        raise user_error(f"{kind} is {short(value)}; it must hold different names of at most 40 letters")
     return value
 
 
@@ -132,28 +135,25 @@ class Ratings(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | None) -> Table:
-        table = payload if isinstance(payload, dict) else {}
+    def taken(self, value) -> dict:
+        table = check_fields(value, {"people": "names", "dishes": "names", "ratings": "a row for each of the people"})
         people, dishes = (
-            check_names(kind, table.get(kind), most)
-            for kind, most in (("people", MOST_PEOPLE), ("dishes", MOST_DISHES))
+            check_names(kind, table[kind], most) for kind, most in (("people", MOST_PEOPLE), ("dishes", MOST_DISHES))
         )
-        rows = table.get("ratings")
+        rows = table["ratings"]
         if not isinstance(rows, list) or len(rows) != len(people):
-            raise user_error(f"ratings must be a list with a row for each of {len(people)} people")
+            raise user_error(f"it has {short(rows)} as ratings, which must be a row for each of {len(people)} people")
         for person, row in zip(people, rows, strict=True):
             if not isinstance(row, list) or len(row) != len(dishes):
                 raise user_error(f"{person}'s row must hold {len(dishes)} ratings, null where there is none")
-        return (
-            people,
-            dishes,
-            np.array(
-                [
-                    [check_rating(v, p, d) for v, d in zip(r, dishes, strict=True)]
-                    for r, p in zip(rows, people, strict=True)
-                ]
-            ),
-        )
+            for rating, dish in zip(row, dishes, strict=True):
+                check_rating(rating, person, dish)
+        ratings = [[None if is_empty(rating) else rating for rating in row] for row in rows]
+        return {"people": people, "dishes": dishes, "ratings": ratings}
+
+    def preprocess(self, payload: dict) -> Table:
+        people, dishes, rows = (payload[kind] for kind in ("people", "dishes", "ratings"))
+        return people, dishes, np.array(rows, dtype=float)  # None becomes NaN
 
     def postprocess(self, value: dict) -> dict:
         return value

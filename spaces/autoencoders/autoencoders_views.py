@@ -4,6 +4,7 @@ import html
 
 import gradio as gr
 import numpy as np
+from kit.inputs import Refused
 from kit.pictures import data_url, upscale
 from PIL import Image, ImageDraw, ImageFont
 
@@ -151,10 +152,12 @@ class Cards(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | str | None) -> str | None:
+    def taken(self, value) -> str | None:
         """The name, of a page's state or as a caller of the API gives it."""
-        chosen = payload.get("chosen") if isinstance(payload, dict) else payload
-        return chosen if isinstance(chosen, str) else None
+        chosen = value.get("chosen") if isinstance(value, dict) else value
+        if chosen is not None and not isinstance(chosen, str):
+            raise Refused("a name, or null")
+        return chosen
 
     def postprocess(self, value: dict | None) -> dict:
         return value or {"cards": [], "chosen": None}

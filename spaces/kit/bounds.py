@@ -1,9 +1,9 @@
 """Checks of what a handler is given: sliders check what a browser sends, these what anything else does."""
 
-import math
 import random
 
 from kit.errors import user_error
+from kit.words import short
 
 MAX_SEED = 2**31 - 1
 
@@ -11,9 +11,14 @@ MAX_SEED = 2**31 - 1
 ANY = "any"
 
 
+def is_number(value) -> bool:
+    """Whether it is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def bounded(name: str, value, low: float, high: float) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-        raise user_error(f"{name} is {value!r}; it must lie between {low} and {high}")
+    if not is_number(value) or not low <= value <= high:
+        raise user_error(f"{name} is {short(value)}; it must lie between {low} and {high}")
     return value
 
 
@@ -24,8 +29,8 @@ def whole(name: str, value, low: int, high: int) -> int:
 
 
 def one_of(name: str, value, allowed) -> str:
-    if value not in allowed:
-        raise user_error(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise user_error(f"{name} is {short(value)}; it must be one of {', '.join(allowed)}")
     return value
 
 
@@ -36,8 +41,8 @@ def seed_of(seed, new_seed: bool) -> int:
 
 def class_of(label, count: int) -> int | None:
     """The class that a control holds; None for any, or where the model has no classes."""
-    if str(label) == ANY or not count:
+    if label == ANY or not count:
         return None
-    if not str(label).isdecimal() or int(label) >= count:
-        raise user_error(f"class is {label!r}; it must be {ANY} or 0 to {count - 1}")
+    if label not in [str(c) for c in range(count)]:
+        raise user_error(f"class is {short(label)}; it must be {ANY} or 0 to {count - 1}")
     return int(label)

@@ -4,38 +4,72 @@ import base64
 import binascii
 import io
 import math
+import threading
 from pathlib import Path
 
 import gradio as gr
-import pydantic
 from gradio.data_classes import ImageData
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
-from kit.bounds import bounded
+from kit.bounds import is_number
 from kit.errors import user_error
+from kit.inputs import Refused, check_fields, uploaded
+from kit.words import short
 
 HERE = Path(__file__).parent
-MAX_PIXELS = 25_000_000
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # that the page names; Pillow reads dozens, some by other programs
+MAX_PIXELS = 4_000_000  # of what the API is sent: a browser sends photographs scaled down
+MAX_BYTES = 10_000_000
+MAX_URL = 4_000_000  # letters of a picture that is not a file
+MAX_EXIF = 2**16  # bytes; what a camera writes, and each of whose tags may claim as much
+MAX_SCANS = 100  # of a JPEG, each of which costs a look at all of the picture
+EXIF = b"Exif\0\0"  # what it begins with in a JPEG
+SIDE = 1024  # of what is kept; models take less
+
+PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # bytes of text in a PNG, unpacked
+_decoding = threading.Lock()  # one at a time: what a decoder holds is large
 
 
-def open_picture(source: str | Path | bytes, name: str) -> Image.Image:
-    """A picture file, first frame, upright, as RGB on white paper.
+def open_picture(data: bytes, name: str) -> Image.Image:
+    """A picture file, first frame, upright, as RGB on white paper, at most 1024 pixels a side.
 
     Raises:
-        gr.Error: it cannot be read, or has more than 25 megapixels.
+        gr.Error: it cannot be read, has more than 4 megapixels or 10 MB.
     """
-    try:
-        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        width, height = picture.size
-        small = width * height <= MAX_PIXELS
-        if small:  # only now is anything decoded
-            picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise user_error(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be") from None
-    if not small:
+    if len(data) > MAX_BYTES:
+        raise user_error(f"{name} has more than {MAX_BYTES // 10**6} MB, the most that can be read")
+    # Pillow joins all that is marked so in a JPEG, and reads it when it opens the file
+    first, mark, rest = data.partition(EXIF)
+    data = first + mark + rest.replace(EXIF, bytes(len(EXIF)))
+    with _decoding:
+        try:
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = picture.size
+            if width * height <= MAX_PIXELS:  # only now is anything decoded
+                picture = _decoded(picture, data)
+        except Exception:  # decoders meet what is damaged with errors of every kind
+            picture = None
+    if picture is None:
+        raise user_error(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be")
+    if width * height > MAX_PIXELS:
         raise user_error(f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read")
-    paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture).convert("RGB")
+    return picture
+
+
+def _decoded(picture: Image.Image, data: bytes) -> Image.Image:
+    if picture.format == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError("more scans than any camera writes")
+    picture.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded no larger than it has to be
+    picture.load()
+    if len(picture.info.get("exif", b"")) > MAX_EXIF:
+        del picture.info["exif"]
+    if picture.mode == "I;16":  # else all but the darkest is white
+        picture = picture.point(lambda value: value / 256).convert("L")
+    if picture.mode not in ("L", "RGB", "RGBA"):  # of colours by number there are none between two
+        picture = picture.convert("RGBA")
+    picture.thumbnail((SIDE, SIDE))
+    picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
 
 
 def data_url(picture: Image.Image) -> str:
@@ -44,22 +78,11 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class Drawing(ImageData):
-    """An image file, or nothing: a page sends "" for a pad that was cleared."""
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _nothing(cls, value):
-        return {} if value == "" else value
-
-
 class Pad(gr.HTML):
     """A square to draw on, or to put a picture on; hands a PIL image to its handler, or None while it is empty.
 
     To callers of the API it is an image file.
     """
-
-    data_model = Drawing
 
     def __init__(self, value: Image.Image | None = None, *, label: str = "Draw here", **options):
         super().__init__(
@@ -75,15 +98,33 @@ class Pad(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: ImageData | None) -> Image.Image | None:
-        if payload is None:
+    def taken(self, value) -> dict | None:
+        """Either a "path" in the folder of uploads or a data "url"; a page sends "" for a pad that was cleared."""
+        if value is None or value == "":
             return None
-        if payload.url and payload.url.startswith("data:"):
+        url, path = (value.get("url"), value.get("path")) if isinstance(value, dict) else (0, 0)
+        if isinstance(url, str) and url.startswith("data:"):
+            if len(url) > MAX_URL:
+                raise Refused(f"a data URL of at most {MAX_URL:,} letters; a larger picture can be sent as a file")
+            return {"url": url}
+        if isinstance(path, str):  # whose url, if it has one, is not asked
+            name = value.get("orig_name")
+            return {"path": str(uploaded(path)), "orig_name": name if isinstance(name, str) else None}
+        if path is url is None and {"path", "url"} & set(value):
+            return None
+        raise Refused("an image file that was uploaded to this page, a data URL of one, or null")
+
+    def preprocess(self, payload: dict | None) -> Image.Image | None:
+        sent = self.taken(payload)
+        if sent is None:
+            return None
+        if "url" in sent:
             try:
-                return open_picture(base64.b64decode(payload.url.partition(",")[2], validate=True), "The drawing")
+                return open_picture(base64.b64decode(sent["url"].partition(",")[2], validate=True), "the drawing")
             except binascii.Error:
-                raise user_error("The drawing is not base64-encoded.") from None
-        return open_picture(payload.path, payload.orig_name or "The file") if payload.path else None
+                raise user_error("the drawing is not base64-encoded") from None
+        with open(sent["path"], "rb") as file:
+            return open_picture(file.read(MAX_BYTES + 1), short(sent["orig_name"]) if sent["orig_name"] else "the file")
 
     def postprocess(self, value: Image.Image | None) -> ImageData | None:
         return None if value is None else ImageData(url=data_url(value))
@@ -109,9 +150,15 @@ class Explorer(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | None) -> tuple[float, float]:
-        place = payload if isinstance(payload, dict) else {}
-        return tuple(float(bounded(axis, place.get(axis), 0, 1)) for axis in ("x", "y"))
+    def taken(self, value) -> dict:
+        place = check_fields(value, {"x": "0 to 1", "y": "0 to 1"})
+        for axis, along in place.items():
+            if not is_number(along) or not 0 <= along <= 1:
+                raise user_error(f"{axis} is {short(along)}; it must lie between 0 and 1")
+        return place
+
+    def preprocess(self, payload: dict) -> tuple[float, float]:
+        return float(payload["x"]), float(payload["y"])
 
     def postprocess(self, value: Image.Image | dict) -> dict:
         """A new picture; the marker goes back to the middle."""

@@ -1,15 +1,21 @@
 """The look of all pages, how a page is begun, and how it is served."""
 
 import contextlib
+import copy
 import importlib.util
 import os
 import threading
+import traceback
 from pathlib import Path
 
 import gradio as gr
 from gradio.routes import App
 
+from kit import requests
+from kit.errors import user_error
+from kit.inputs import Refused, taken
 from kit.models import Models
+from kit.words import short
 
 MAX_UPLOAD = "10mb"
 MATH = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
@@ -67,6 +73,8 @@ def launch(demo: gr.Blocks) -> None:
         inbrowser=os.environ.get("OPEN_PAGE") == "1",
         max_file_size=MAX_UPLOAD,
         show_error=True,  # callers of the API get the message too
+        enable_monitoring=False,  # who asked for what is no one's concern
+        app_kwargs={**requests.OPTIONS},  # gradio adds to them
         mcp_server=importlib.util.find_spec("mcp") is not None,
         prevent_thread_lock=True,
     )
@@ -78,7 +86,11 @@ def launch(demo: gr.Blocks) -> None:
 
 class Page(gr.Blocks):
     """A page that becomes a server when it is launched. gradio makes one of it each time that it is begun, ended or given
-    a queue, twenty for a gallery, and throws all but the last away: half of the time that it takes to start."""
+    a queue, twenty for a gallery, and throws all but the last away: half of the time that it takes to start.
+
+    Whatever its controls are sent is checked here, before gradio reads it, and what is refused is told by the name of
+    the argument. What fails all the same goes to the log of the server, and not to who asked.
+    """
 
     def __init__(self, **options):
         with _no_server():
@@ -91,6 +103,38 @@ class Page(gr.Blocks):
     def queue(self, *arguments, **options):
         with _no_server():
             return super().queue(*arguments, **options)
+
+    async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        names = argument_names(block_fn)
+        if len(inputs) != len(names):
+            raise user_error(f"{len(inputs)} values are given; there must be {len(names)}: {', '.join(names) or 'none'}")
+        ready = []
+        for name, control, value in zip(names, block_fn.inputs, inputs, strict=True):
+            alone = copy.copy(block_fn)  # one by one: what gradio says does not tell which it is
+            alone.inputs = [control]
+            try:
+                now = state[control._id] if state and control._id in state else control  # as the session has it
+                ready += await super().preprocess_data(alone, [taken(now, value)], state, explicit_call)
+            except Refused as wanted:
+                raise user_error(f"{name} is {short(value)}; it must be {wanted}") from None
+            except gr.Error as error:
+                raise user_error(f"{name}: {error.message}") from None
+        return ready
+
+    async def process_api(self, *arguments, **options):
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise user_error("This page has failed at what it was asked; its log says why") from None
+
+
+def argument_names(block_fn) -> list[str]:
+    """What the arguments of a handler are called; where they have no names, its controls."""
+    names = block_fn.input_parameter_names or [None] * len(block_fn.inputs)
+    return [name or str(control.label) for name, control in zip(names, block_fn.inputs, strict=True)]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import math
 
 import gradio as gr
 from kit.charts import signed
+from kit.inputs import Refused
 
 SURPRISE = 8.0  # nats at which a token has the full colour
 MOST_ROWS = 400  # of the table below a coloured text
@@ -71,9 +72,12 @@ class TokenBars(gr.HTML):
             **options,
         )
 
-    def preprocess(self, payload: dict | None) -> int | None:
-        chosen = payload.get("chosen") if isinstance(payload, dict) else None
-        return chosen if isinstance(chosen, int) else None
+    def taken(self, value) -> int | None:
+        """The id of the token whose bar was clicked."""
+        chosen = value.get("chosen") if isinstance(value, dict) else value
+        if chosen is not None and type(chosen) is not int:
+            raise Refused('{"chosen": the id of a token}')
+        return chosen
 
     def postprocess(self, value: list[dict] | dict) -> dict:
         return value if isinstance(value, dict) else {"rows": value, "chosen": None}
