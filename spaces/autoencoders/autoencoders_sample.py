@@ -25,6 +25,7 @@ from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
 from kit.pictures import grid
 from kit.theme import MATH
+from kit.words import escaped
 from PIL import Image
 
 torch = LazyModule("torch")
@@ -41,7 +42,7 @@ def own_density(name: str) -> str:
         kind = "a kernel density" if "num_points" in prior else "a Gaussian mixture"
         return f"{kind} fitted to its codes" + (", one a class" if FACTS[name].num_classes else "")
     shapes = {"gaussian": "N(0, I)", "ring": "a ring", "ball": "a ball"}
-    return f"{shapes.get(code_prior, code_prior)}, which its codes were drawn to"
+    return f"{shapes.get(str(code_prior)) or escaped(str(code_prior))}, which its codes were drawn to"
 
 
 def draw_both(name: str, count: int, label: int | None, seed: int) -> tuple:

@@ -8,6 +8,7 @@ from kit.bounds import bounded, one_of, seed_of, whole
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
+from kit.words import escaped
 
 torch = LazyModule("torch")
 
@@ -55,11 +56,13 @@ def autoencoder_tastes(
     filled, row = np.clip(weights @ parts, 0, MOST_STARS), people.index(person)
     missing = [j for j in np.argsort(-filled[row]) if not rated[row, j]][:3]
     if missing:
-        listed = "\n".join(f"{n}. **{dishes[j]}**, expected {filled[row, j]:.1f}" for n, j in enumerate(missing, 1))
+        listed = "\n".join(
+            f"{n}. **{escaped(dishes[j])}**, expected {filled[row, j]:.1f}" for n, j in enumerate(missing, 1)
+        )
     else:
-        listed = f"{person} has rated everything."
+        listed = f"{escaped(person)} has rated everything."
     text = (
-        f"### For {person}\n{listed}\n\nOn the {int(rated.sum())} known ratings it is off by {last.error:.2f} (root "
+        f"### For {escaped(person)}\n{listed}\n\nOn the {int(rated.sum())} known ratings it is off by {last.error:.2f} (root "
         f"mean square) after {last.step + 1} rounds; {int((~rated).sum())} were filled in."
     )
     names = [f"Taste {k + 1}" for k in range(factors)]

@@ -95,7 +95,7 @@ def density_sample(
             told = f"Component **{chosen + 1}** of {len(density.weights)}, of weight {density.weights[chosen]:.1%}."
         latents = drawn_from(density, component, count, seed)
     else:
-        if str(component) != "all":
+        if component != "all":
             raise user_error(f"{model} has no components to choose from: take all.")
         told = f"**{density.config.num_points:,} kernels** in {size} dimensions, of bandwidth {density.bandwidth:.3g}."
     images = pipe(count, decoder_output=output, latents=latents, generator=generator).images

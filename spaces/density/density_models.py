@@ -14,6 +14,7 @@ from kit.errors import user_error
 from kit.facts import facts_of
 from kit.lazy import LazyModule
 from kit.models import Models
+from kit.words import short
 
 torch = LazyModule("torch")
 
@@ -99,11 +100,11 @@ def tensor_of(x: np.ndarray) -> torch.Tensor:
 
 def component_of(component, model) -> int | None:
     """What a control of components holds: None for all."""
-    if str(component) == "all":
+    if component == "all":
         return None
     count = len(model.weights)
-    if not str(component).isdecimal() or not 1 <= int(component) <= count:
-        raise user_error(f"component is {component!r}; it must be all, or 1 to {count}")
+    if component not in [str(c + 1) for c in range(count)]:
+        raise user_error(f"component is {short(component)}; it must be all, or 1 to {count}")
     return int(component) - 1
 
 

@@ -3,8 +3,9 @@
 import html
 import json
 
+import gradio as gr
 from gallery_records import HERE, Record, branch_place, page_of
-from kit.pictures import data_url
+from kit.pictures import data_url, open_picture
 from PIL import Image
 
 # The first question to ask of a generative model: what it can say about the probability of x.
@@ -19,13 +20,16 @@ MOST_NAMES = 4  # of models on a card
 
 
 def picture(record: Record) -> str:
-    """What a model draws, as an <img>."""
-    with Image.open(record.samples) as samples:
-        # the upper left square, of a text less of it: the picture of a card is small
-        side = min(samples.size) // (3 if record.is_text else 1)
-        samples = samples.convert("RGB").crop((0, 0, side, side))
-        samples.thumbnail((192, 192), Image.Resampling.LANCZOS)
-        return f'<img src="{data_url(samples)}" alt="samples of {html.escape(record.name)}">'
+    """What a model draws, as an <img>; nothing where that is no picture."""
+    try:
+        samples = open_picture(record.samples.read_bytes(), record.samples.name)
+    except gr.Error:
+        return ""
+    # the upper left square, of a text less of it: the picture of a card is small
+    side = max(1, min(samples.size) // (3 if record.is_text else 1))
+    samples = samples.crop((0, 0, side, side))
+    samples.thumbnail((192, 192), Image.Resampling.LANCZOS)
+    return f'<img src="{data_url(samples)}" alt="samples of {html.escape(record.name)}">'
 
 
 def card(records: list[Record], pages: dict) -> str:

@@ -1,9 +1,10 @@
 """What the gallery knows of each model: its record, which the build copies to `records/`, and the page that shows it."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from kit.records import RESULTS, RUN, read_record
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -55,10 +56,8 @@ def read_records() -> list[Record]:
     """The records of all models, by name."""
     found = []
     for folder in sorted(RECORDS.iterdir()):
-        run, results = (
-            json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
-            for name in ("run.json", "results.json")
-        )
+        run, _ = read_record(folder / "run.json", RUN)
+        results, _ = read_record(folder / "results.json", RESULTS)
         declared, samples = run.get("declaration", {}), folder / "samples.png"
         found.append(
             Record(

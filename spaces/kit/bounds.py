@@ -44,5 +44,5 @@ def class_of(label, count: int) -> int | None:
     if label == ANY or not count:
         return None
     if label not in [str(c) for c in range(count)]:
-        raise user_error(f"class is {short(label)}; it must be {ANY} or 0 to {count - 1}")
+        raise user_error(f"label is {short(label)}; it must be {ANY} or 0 to {count - 1}")
     return int(label)

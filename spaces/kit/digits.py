@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from kit.errors import user_error
 from kit.lazy import LazyModule
+from kit.words import short
 
 HERE = Path(__file__).parent
 torch = LazyModule("torch")
@@ -93,6 +94,8 @@ def examples_gallery(elem_id: str) -> gr.Gallery:
 
 def chosen_example(event: gr.SelectData) -> Image.Image:
     """The digit that was clicked in such a gallery."""
+    if event.index not in range(len(example_digits())):
+        raise user_error(f"example is {short(event.index)}; it must be one of those shown")
     return example_digits()[event.index]
 
 

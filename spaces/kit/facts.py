@@ -8,7 +8,6 @@ may choose.
 
 import ast
 import functools
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,8 +17,11 @@ import gradio as gr
 
 from kit.lazy import LazyModule
 from kit.models import Models
+from kit.records import RESULTS, RUN, fitting, read_json, read_record
+from kit.words import escaped, line_of, short
 
 FILES = ["model_index.json", "*/config.json", "run.json", "results.json", "*.py"]  # those that are read here
+COUNTS, MOST = ("num_classes", "latent_dim"), 100_000  # settings that are numbers of things, and the most of them
 MOST_NAMED = 6  # models that a page leaves out are named, or counted if there are more
 
 
@@ -86,7 +88,8 @@ def say_left_out(models: Models, facts: dict[str, Facts], offered: Iterable[Iter
             reason = facts.get(name, Facts()).problem or "not made for what its tabs ask"
             reasons.setdefault(reason, []).append(name)
     listed = [
-        f"{', '.join(f'`{name}`' for name in names) if len(names) <= MOST_NAMED else f'{len(names)} models'} ({reason})"
+        f"{', '.join(f'`{name}`' for name in names) if len(names) <= MOST_NAMED else f'{len(names)} models'} "
+        f"({escaped(reason)})"
         for reason, names in reasons.items()
     ]
     if listed and models.records is None:
@@ -106,25 +109,43 @@ def read_facts(address: str) -> Facts:
             folder = Path(download(where, revision=revision or None, allow_patterns=FILES))
         return _read(folder)
     except Exception as error:  # not there, no network, no JSON: the page says so where someone asks for the model
-        return Facts(problem=str(error).strip().partition("\n")[0] or type(error).__name__)
+        return Facts(problem=line_of(error))
 
 
 def _read(folder: Path) -> Facts:
-    index = json.loads((folder / "model_index.json").read_text())
-    config = {k: v for k, v in index.items() if not k.startswith("_") and not _is_component(v)}
+    index = read_json(folder / "model_index.json")
+    own = index.get("_class_name")  # [module, class] where the folder holds the code
     parts = {}
     for name, value in index.items():
         if not name.startswith("_") and _is_component(value) and value[0] is not None:
-            file = folder / name / "config.json"
-            parts[name] = json.loads(file.read_text()) if file.is_file() else {}
-    record = folder / "run.json"
-    options = json.loads(record.read_text()).get("options", {}) if record.is_file() else {}
-    measured = folder / "results.json"
-    calls = json.loads(measured.read_text()).get("calls") if measured.is_file() else None
-    own = index["_class_name"]  # [module, class] where the folder holds the code
-    if calls is None and isinstance(own, list):
-        calls = calls_in((folder / f"{own[0]}.py").read_text(encoding="utf-8"), own[1])
-    return Facts(frozenset(calls or ()), config, parts, options)
+            file = folder / _plain(name) / "config.json"
+            parts[name] = _checked(read_json(file)) if file.is_file() else {}
+    config = {k: v for k, v in index.items() if not k.startswith("_") and not _is_component(v)}
+    options = read_record(folder / "run.json", RUN)[0].get("options", {})
+    calls = read_record(folder / "results.json", RESULTS)[0].get("calls")
+    if calls is None and _is_component(own):
+        calls = calls_in((folder / f"{_plain(own[0])}.py").read_text(encoding="utf-8"), own[1])
+    return Facts(frozenset(calls or ()), _checked(config), parts, options)
+
+
+def _plain(name: str) -> str:
+    """A name that leads to no other folder."""
+    if not str(name).isidentifier():
+        raise ValueError(f"a part is called {short(name)}; it must be a plain name")
+    return name
+
+
+def _checked(config: dict) -> dict:
+    """A config in which what pages compute with is what they take it for."""
+    spec = config.get("data_spec", {})
+    if not isinstance(spec, dict) or fitting(spec.get("shape", []), [int]) != spec.get("shape", []):
+        raise ValueError(
+            f"data_spec in a config is {short(spec)}; it must be an object whose shape is a list of numbers"
+        )
+    for name, count in [(name, c[name]) for name in COUNTS for c in (config, spec) if c.get(name) is not None]:
+        if fitting(count, int) is None or not 0 <= count <= MOST:
+            raise ValueError(f"{name} in a config is {short(count)}; it must be a whole number from 0 to {MOST}")
+    return config
 
 
 def _is_component(value) -> bool:

@@ -4,7 +4,6 @@ gradio takes what it is sent nearly as it is: a list for a text, "3" or true for
 file, any address for it to fetch. Here each kind of control says what it takes; the rest is refused in one line.
 """
 
-import math
 import stat
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from gradio.utils import get_upload_folder
 from kit.bounds import is_number
 from kit.words import short
 
+MOST = 10**15  # of a number that has no bounds of its own
 MOST_LETTERS = 100_000  # of a text; a handler may take fewer
 MOST_CHOICES = 20  # that a message lists
 
@@ -33,7 +33,7 @@ def taken(control: Component, value):
         Refused: it cannot.
         gr.Error: it cannot, and the reason is another than its kind.
     """
-    if isinstance(control, gr.State):  # is not sent, whatever comes
+    if control.stateful:  # it is kept here, whatever is sent
         return None
     if hasattr(control, "taken"):
         return control.taken(value)
@@ -78,9 +78,8 @@ def _number(control, value) -> None:
     whole = control.precision == 0 or (isinstance(control, gr.Slider) and control.step == 1)
     kind = "a whole number" if whole else "a number"
     between = "" if low is None or high is None else f" from {low} to {high}"
-    fits = is_number(value) and (-math.inf if low is None else low) <= value <= (math.inf if high is None else high)
-    # an infinite number lies within bounds that there are not
-    if not fits or value in (math.inf, -math.inf) or (whole and value != int(value)):
+    fits = is_number(value) and (-MOST if low is None else low) <= value <= (MOST if high is None else high)
+    if not fits or (whole and value != int(value)):
         raise Refused(f"{kind}{between}")
 
 
@@ -113,7 +112,7 @@ def _of_type(control, value) -> None:
         return _text(control, value)
     if asked == "boolean":
         return _switch(control, value)
-    if not is_number(value) or not -math.inf < value < math.inf or (asked == "integer" and value != int(value)):
+    if not is_number(value) or not -MOST <= value <= MOST or (asked == "integer" and value != int(value)):
         raise Refused("a whole number" if asked == "integer" else "a number")
 
 

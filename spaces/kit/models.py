@@ -5,7 +5,6 @@ MODEL_MEMORY_MB bounds what stays loaded (2000); the model that was used longest
 """
 
 import functools
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -17,6 +16,8 @@ import gradio as gr
 
 from kit.errors import user_error
 from kit.lazy import LazyModule
+from kit.records import RESULTS, RUN, read_record
+from kit.words import line_of, short
 
 
 class Models:
@@ -139,12 +140,15 @@ class Models:
     def __getitem__(self, name: str):
         return self.get(name)
 
-    def _loaded(self, name: str):
+    def _address(self, name: str) -> str:
         if not self.addresses:
             raise user_error("No model: set MODEL_ID to a Hub id like user/vae-mnist, or to a portable folder.")
-        if name not in self.addresses:
-            raise user_error(f"model is {name!r}; it must be one of {', '.join(self)}")
-        address = self.addresses[name]
+        if not isinstance(name, str) or name not in self.addresses:
+            raise user_error(f"model is {short(name)}; it must be one of {', '.join(self)}")
+        return self.addresses[name]
+
+    def _loaded(self, name: str):
+        address = self._address(name)
         with self.lock:
             own = self.locks.setdefault(address, threading.Lock())
         with own:  # two sessions that ask for one model at once load it once
@@ -172,14 +176,13 @@ class Models:
             raise user_error(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
         try:
             return PIPELINES[self.library]()(where, revision or None)
-        except Exception as error:  # whatever it is, it belongs on the page and not into a log that no one reads
-            raise user_error(f"{where} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        except (Exception, SystemExit) as error:  # whatever it is, it belongs on the page and not into a log alone
+            raise user_error(f"{where} cannot be loaded: {line_of(error)}") from None
 
     def results(self, name: str) -> dict:
-        """What was measured of a model: its results.json, or {} where it has none."""
-        where, _, revision = self.addresses.get(name, "").partition("@")
-        if not where:
-            raise user_error(f"model is {name!r}; it must be one of {', '.join(self)}")
+        """What was measured of a model: what its results.json holds of `kit.records.RESULTS`; {} where it has none, and a
+        "problem" where it cannot be read."""
+        where, _, revision = self._address(name).partition("@")
         file = Path(where) / "results.json"
         if not Path(where).is_dir():
             try:
@@ -188,17 +191,14 @@ class Models:
                 )
             except Exception:  # not there, or no network: a page without figures is better than none
                 return {}
-        return json.loads(file.read_text()) if file.is_file() else {}
+        found, problem = read_record(file, RESULTS)
+        return found | ({"problem": problem} if problem else {})
 
 
 @functools.cache
 def _record(folder: Path) -> dict:
-    found = {}
-    for file, key in (("results.json", None), ("run.json", "run")):
-        if (folder / file).is_file():
-            content = json.loads((folder / file).read_text())
-            found |= {key: content} if key else content
-    return found
+    run, _ = read_record(folder / "run.json", RUN)
+    return read_record(folder / "results.json", RESULTS)[0] | ({"run": run} if run else {})
 
 
 def _of_diffusers() -> Callable:

@@ -44,16 +44,14 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     with _decoding:
         try:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = picture.size
-            if width * height <= MAX_PIXELS:  # only now is anything decoded
-                picture = _decoded(picture, data)
+            if math.prod(picture.size) > MAX_PIXELS:
+                raise Image.DecompressionBombError  # as Pillow does where there are far more
+            return _decoded(picture, data)
+        except Image.DecompressionBombError:
+            said = f"has more than {MAX_PIXELS // 10**6} megapixels, the most that can be read"
         except Exception:  # decoders meet what is damaged with errors of every kind
-            picture = None
-    if picture is None:
-        raise user_error(f"{name} is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be")
-    if width * height > MAX_PIXELS:
-        raise user_error(f"{name} has {width * height / 1e6:.0f} megapixels; at most {MAX_PIXELS // 10**6} can be read")
-    return picture
+            said = "is not a picture that can be read; a PNG, JPEG, WebP, GIF or BMP would be"
+    raise user_error(f"{name} {said}")
 
 
 def _decoded(picture: Image.Image, data: bytes) -> Image.Image:

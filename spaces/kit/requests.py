@@ -20,6 +20,8 @@ class Bounded:
             return await self.app(scope, receive, send)
         told = dict(scope["headers"]).get(b"content-length", b"0")
         if not told.isdigit() or int(told[:20]) > self.most:
+            while (await receive()).get("more_body"):  # who is still sending would not hear the answer
+                pass
             said = {"error": f"The request is too long; at most {self.most // 10**6} MB are read"}
             return await JSONResponse(said, 413)(scope, receive, send)
         left = self.most

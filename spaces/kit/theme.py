@@ -66,6 +66,7 @@ def theme() -> gr.themes.Base:
 
 def launch(demo: gr.Blocks) -> None:
     """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
+    demo.enable_monitoring = False  # gradio heeds its own option only once the page has been there for a while
     demo.queue(max_size=64, default_concurrency_limit=4)
     demo.launch(
         theme=theme(),
@@ -107,13 +108,16 @@ class Page(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         names = argument_names(block_fn)
         if len(inputs) != len(names):
-            raise user_error(f"{len(inputs)} values are given; there must be {len(names)}: {', '.join(names) or 'none'}")
+            raise user_error(
+                f"{len(inputs)} values are given; there must be {len(names)}: {', '.join(names) or 'none'}"
+            )
         ready = []
         for name, control, value in zip(names, block_fn.inputs, inputs, strict=True):
             alone = copy.copy(block_fn)  # one by one: what gradio says does not tell which it is
             alone.inputs = [control]
             try:
-                now = state[control._id] if state and control._id in state else control  # as the session has it
+                kept = state and not control.stateful and control._id in state
+                now = state[control._id] if kept else control  # as the session has it
                 ready += await super().preprocess_data(alone, [taken(now, value)], state, explicit_call)
             except Refused as wanted:
                 raise user_error(f"{name} is {short(value)}; it must be {wanted}") from None

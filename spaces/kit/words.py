@@ -13,18 +13,18 @@ _values.maxlevel, _values.maxdict, _values.maxlist, _values.maxstring, _values.m
 
 
 def short(value) -> str:
-    """A value as Python writes it, of at most 80 letters, and nothing in it that a page takes for a tag."""
+    """A value as Python writes it, of at most 80 letters."""
     try:
         text = _values.repr(value)
     except Exception:  # an integer of more digits than Python writes, or whatever else cannot be written
         text = f"a {type(value).__name__}"
-    return _cut(text.replace("<", r"\x3c"), MOST_LETTERS)
+    return _cut(text, MOST_LETTERS)
 
 
 def line_of(error: BaseException) -> str:
     """What an exception says, or else its kind: one line that is not empty, without a stop at its end."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _cut((lines or [type(error).__name__])[0].replace("<", r"\x3c"), MOST_IN_A_LINE).rstrip(".")
+    return _cut((lines or [type(error).__name__])[0], MOST_IN_A_LINE).rstrip(".")
 
 
 def escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from kit.controls import seed_controls
 from kit.errors import user_error
 from kit.jobs import Pace, buttons, job, one_job
 from kit.lazy import LazyModule
+from kit.words import escaped, short
 from language_model_common import LATEST, MODELS, QUIET, openings_of, refusals_shown, text_of
 from language_model_views import TokenBars, percent, visible
 
@@ -127,7 +128,7 @@ def append(model: str, prompt: str, chosen: int | None) -> str:
     """The prompt with the token whose bar was clicked."""
     pipe, prompt = MODELS[model], text_of("prompt", prompt)
     if chosen is None or not 0 <= chosen < pipe.model.config.vocab_size:
-        raise user_error(f"token is {chosen!r}; it must be one of the bars")
+        raise user_error(f"token is {short(chosen)}; it must be one of the bars")
     with refusals_shown():
         return pipe.decode([*pipe.encode(prompt)[pipe.bos_token_id is not None :], chosen])
 
@@ -137,7 +138,7 @@ def quietly(*values) -> tuple[list[dict], str]:
     try:
         return lm_next(*values)
     except gr.Error as error:
-        return [], f"*{error.message}*"
+        return [], f"*{escaped(error.message)}*"
 
 
 def opened_with(model: str) -> tuple[gr.Radio, str]:

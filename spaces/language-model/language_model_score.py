@@ -5,6 +5,7 @@ import math
 import gradio as gr
 from kit.charts import signed
 from kit.jobs import buttons, job
+from kit.words import escaped
 from language_model_common import MODELS, QUIET, TEXTS, refusals_shown, text_of
 from language_model_views import coloured, percent, token_table, visible
 
@@ -24,7 +25,7 @@ def lm_score(model: str, text: str) -> tuple[str, str, str]:
         found = pipe.score(text_of("text", text))
     values = found.log_probs.tolist()
     worst = sorted(zip(values, found.tokens, strict=True))[:5]
-    names = ", ".join(f"`{visible(t)}` ({percent(math.exp(v))})" for v, t in worst)
+    names = ", ".join(f"<code>{escaped(visible(t))}</code> ({escaped(percent(math.exp(v)))})" for v, t in worst)
     said = (
         f"log P = **{signed(found.log_prob, 2)} nats** over {len(values):,} tokens; perplexity "
         f"**{found.perplexity:.2f}**; **{found.bits_per_byte:.3f} bits per byte**. Least expected: {names}."

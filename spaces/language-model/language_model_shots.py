@@ -7,6 +7,7 @@ from kit.bounds import one_of
 from kit.charts import signed
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job
+from kit.words import escaped, short
 from language_model_common import MODELS, QUIET, refusals_shown, text_of
 from language_model_views import percent
 
@@ -32,7 +33,7 @@ def examples_of(text: str) -> list[tuple[str, ...]]:
     for number, line in enumerate(text.strip().splitlines(), 1):
         parts = tuple(part.strip() for part in line.split("=>"))
         if line.strip() and (len(parts) not in (2, 3) or not all(parts)):
-            raise user_error(f"Line {number} of the examples is {line!r}; it must be like: question => answer")
+            raise user_error(f"Line {number} of the examples is {short(line)}; it must be like: question => answer")
         if line.strip():
             found.append(parts)
     return found
@@ -73,8 +74,8 @@ def lm_shots(
         views.append(f"{prompt}{written}")
         chances.append(found.log_prob)
         facts.append(
-            f"P(“{answer}” and a new line) = **{percent(math.exp(found.log_prob))}** ({signed(found.log_prob, 2)} nats); it writes "
-            f"“{written.strip()}”"
+            f"P(“{escaped(answer)}” and a new line) = **{escaped(percent(math.exp(found.log_prob)))}** "
+            f"({signed(found.log_prob, 2)} nats); it writes “{escaped(written)}”"
         )
     gain = chances[2] - chances[0]
     said = (

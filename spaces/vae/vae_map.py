@@ -43,7 +43,7 @@ def codes_at(pipe, model: str, label: int | None, across: torch.Tensor, down: to
 
 def map_class(pipe, label: str) -> int | None:
     """A conditional map needs a class: 3, where none is chosen."""
-    return class_of(3 if label == ANY else label, num_classes(pipe))
+    return class_of("3" if label == ANY else label, num_classes(pipe))
 
 
 @one_job

@@ -281,8 +281,11 @@ def test_tastes_are_filled_in_as_the_rank_says(client):
     assert "**Tart**" in text and re.search(r"filled[^>]*>(3\.9|4\.0)<", filled)
     text, *_ = taste(client, table([1, 2, 4], [1, 2, 4], [0.5, 1, 2]))
     assert "Ann has rated everything" in text
-    hostile = {**table([1, 2, None], [1, 2, 4], [1, 1, 1]), "dishes": ["<b>x</b>", "Stew", "<i>"]}
-    assert "<b>x" not in taste(client, hostile)[1]
+    hostile = {**table([1, 2, None], [1, 2, 4], [1, 1, 1]), "dishes": ["<b>x</b>", "Stew", "[i](//y) *z*"]}
+    hostile["people"] = ["<i>\n# Ann", "Bo", "Cy"]
+    text, *tables = taste(client, hostile, person=hostile["people"][0])
+    assert not [made for made in (text, *tables) if "<b>x" in made or "<i>" in made]
+    assert text.startswith("### For &#60;i&#62; &#35; Ann\n1. **&#91;i&#93;(//y) &#42;z&#42;**")
 
 
 def test_the_api_refuses_what_it_cannot_do(client, digit):
@@ -295,7 +298,16 @@ def test_the_api_refuses_what_it_cannot_do(client, digit):
         (([1, "good", 4], [1, 2, 3], [1, 1, 1]), "Ann's rating of Stew is 'good'"),
     ):
         refused(client, message, table(*rows), 1, 0.1, "Ann", 0, api_name="/autoencoder_tastes")
-    refused(client, "dishes must be a list", {"people": ["A", "B"]}, 1, 0, "A", 0, api_name="/autoencoder_tastes")
+    refused(
+        client,
+        "ratings is .*; it must be {.people.: names",
+        {"people": ["A", "B"]},
+        1,
+        0,
+        "A",
+        0,
+        api_name="/autoencoder_tastes",
+    )
     for values, message, name in (
         (("ae-2d-tiny", {"x": 3, "y": 0}), "x is 3; it must lie between 0 and 1", "decode_at"),
         (("nmf-tiny", {"x": 0, "y": 0}), "model is 'nmf-tiny'; it must be one of", "decode_at"),

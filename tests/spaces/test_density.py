@@ -169,15 +169,50 @@ def test_the_api_refuses_what_it_cannot_do(client):
             api_name="/density_mixture")  # fmt: skip
     refused(client, "There are 3 points; 5 clusters need", "ring", 3, 0, None, 5, api_name="/density_kmeans")
     refused(client, "nothing on the paper", "your drawing", 30, 0, None, "ward", 2, api_name="/density_tree")
-    refused(client, "'circle'.* not in the list", "circle", 30, 0, None, "full", api_name="/density_bic")
-    refused(client, "maximum value 1000", "ring", 10**7, 0, None, "Scott", -1, HERE, api_name="/density_at")
+    refused(client, "data is 'circle'; it must be one of", "circle", 30, 0, None, "full", api_name="/density_bic")
+    refused(
+        client,
+        "count is 10000000; it must be a whole number from 2 to 1000",
+        "ring",
+        10**7,
+        0,
+        None,
+        "Scott",
+        -1,
+        HERE,
+        api_name="/density_at",
+    )
     refused(client, "seed is -1", "ring", 30, -1, None, "Scott", -1, HERE, api_name="/density_at")
-    refused(client, "maximum value 0.5", *MOONS, "by hand", 9, HERE, api_name="/density_kernels")
+    refused(
+        client,
+        "log_bandwidth is 9; it must be a number from -1.7 to 0.5",
+        *MOONS,
+        "by hand",
+        9,
+        HERE,
+        api_name="/density_kernels",
+    )
     refused(client, "x is", *MOONS, "Scott", -1, {"x": 2, "y": 0}, api_name="/density_at")
     refused(client, "component is '9'", *MOONS, 3, "full", "k-means", 9, "9", 7, 0, api_name="/density_mixture_sample")
     refused(client, "seed is None", "skewed", 50, None, 5, "Scott", -1, 2, 0, api_name="/density_line")
-    refused(client, "not in the list", "kde-mnist", "all", "mean", 4, 0, False, api_name="/density_sample")
-    refused(client, "maximum value 64", "agglomerative-digits", 99, api_name="/density_centres")
+    refused(
+        client,
+        "model is 'kde-mnist'; it must be one of",
+        "kde-mnist",
+        "all",
+        "mean",
+        4,
+        0,
+        False,
+        api_name="/density_sample",
+    )
+    refused(
+        client,
+        "clusters is 99; it must be a whole number from 1 to 64",
+        "agglomerative-digits",
+        99,
+        api_name="/density_centres",
+    )
 
 
 def test_a_model_of_any_name_is_on_the_tabs_whose_calls_it_answers(browser, models, tmp_path):
@@ -207,5 +242,15 @@ def test_a_model_of_any_name_is_on_the_tabs_whose_calls_it_answers(browser, mode
         client = Client(url, verbose=False)
         _, told, _ = client.predict("kmeans-2d", "2", "sample", 4, 9, False, api_name="/density_sample")
         assert "Component **2** of 4" in told
-        refused(client, "not in the list", "my-thing", "all", "mean", 4, 0, False, api_name="/density_sample")
-        refused(client, "not in the list", "kmeans-2d", 4, api_name="/density_centres")
+        refused(
+            client,
+            "model is 'my-thing'; it must be one of",
+            "my-thing",
+            "all",
+            "mean",
+            4,
+            0,
+            False,
+            api_name="/density_sample",
+        )
+        refused(client, "model is 'kmeans-2d'; it must be one of", "kmeans-2d", 4, api_name="/density_centres")

@@ -137,8 +137,34 @@ def test_the_api_keeps_what_is_known(client, tmp_path):
 def test_the_api_refuses_what_it_cannot_do(client):
     sample = {"api_name": "/diffusion_sample"}
     # what a slider or a menu bounds, gradio refuses by itself
-    refused(client, "0 is less than minimum", "ddpm-tiny", "any", 1, 0, "DDIM", 1, 1, 0, False, **sample)
-    refused(client, "Magic", "ddpm-tiny", "any", 1, 5, "Magic", 1, 1, 0, False, **sample)
+    refused(
+        client,
+        "num_inference_steps is 0; it must be a whole number from 1 to 1000",
+        "ddpm-tiny",
+        "any",
+        1,
+        0,
+        "DDIM",
+        1,
+        1,
+        0,
+        False,
+        **sample,
+    )
+    refused(
+        client,
+        "solver is 'Magic'; it must be one of 'DPM-Solver\\+\\+'",
+        "ddpm-tiny",
+        "any",
+        1,
+        5,
+        "Magic",
+        1,
+        1,
+        0,
+        False,
+        **sample,
+    )
     refused(client, "ddpm-2d", "ddpm-2d", "any", 1, 5, "DDIM", 1, 1, 0, False, **sample)
     points = {"api_name": "/diffusion_points"}
     refused(client, "ddpm-tiny", "ddpm-tiny", "any", 10, 5, "DDIM", 0, False, **points)

@@ -104,8 +104,8 @@ def test_bounds_name_the_argument_and_its_value(kit):
         (lambda: kit.bounds.bounded("temperature", float("nan"), 0, 2), "temperature is nan"),
         (lambda: kit.bounds.bounded("temperature", None, 0, 2), "temperature is None"),
         (lambda: kit.bounds.seed_of(2**70, False), f"seed is {2**70}"),
-        (lambda: kit.bounds.class_of("banana", 10), "class is 'banana'; it must be any or 0 to 9"),
-        (lambda: kit.bounds.class_of("10", 10), "class is '10'"),
+        (lambda: kit.bounds.class_of("banana", 10), "label is 'banana'; it must be any or 0 to 9"),
+        (lambda: kit.bounds.class_of("10", 10), "label is '10'"),
         (lambda: kit.bounds.one_of("output", "x", ("mean",)), "output is 'x'; it must be one of mean"),
     ):
         with pytest.raises(gr.Error, match=words):

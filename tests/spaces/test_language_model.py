@@ -68,6 +68,17 @@ def test_the_tree_and_the_shots_answer(client):
     assert all("P(“stone” and" in text for text in (zero, one, few)) and "times" in said
 
 
+def test_a_readers_text_is_shown_and_not_read_as_markup(client):
+    text = "<b>[old](//tree)"
+    *_, zero, one, few, _ = client.predict(
+        "gpt-python-docs", "Q: and A:", text, "a => b", "a", text, False, api_name="/lm_shots"
+    )
+    assert all("“&#60;b&#62;&#91;old&#93;(//tree)” and" in said for said in (zero, one, few))
+    colours, said, table = client.predict("gpt-python-docs", f"a{text}", api_name="/lm_score")
+    assert "<b>" not in colours + said + table and "`" not in said
+    assert "<b>" not in client.predict("gpt-python-docs", text, 1, 2, api_name="/lm_tree")
+
+
 def test_what_is_wrong_is_said(client):
     setting = {"temperature": 0, "top_k": 1, "top_p": 2, "min_p": 3}
     for name, value, message in (
