@@ -121,7 +121,7 @@ def files(outside: Path, uploads: Path, address: str) -> list:
     for path in map(str, paths):
         sent += [{"path": path}, {"path": path, "meta": {"_type": "gradio.FileData"}}, {"url": path},
                  {"path": path, "is_stream": True, "meta": {"_type": "gradio.FileData"}}]  # fmt: skip
-    return sent + [str(paths[0]), address]
+    return [*sent, str(paths[0]), address]
 
 
 def pictures() -> list:
@@ -302,9 +302,9 @@ def main() -> None:
         models = ",".join(str(path) for path in sorted((ROOT / ".cache" / "portable").iterdir()))
         environment = {**os.environ, "MODEL_ID": models, "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(uploads),
                        "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_ANALYTICS_ENABLED": "False"}  # fmt: skip
-        log = open(Path(folder, "log"), "w")
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT / ".cache" / "gallery", env=environment,
-                                   stdout=log, stderr=log)  # fmt: skip
+        with open(Path(folder, "log"), "w") as log:
+            process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT / ".cache" / "gallery", env=environment,
+                                       stdout=log, stderr=log)  # fmt: skip
         try:
             page = Page(f"http://127.0.0.1:{port}", options.seconds)
             while process.poll() is None:

@@ -17,7 +17,7 @@ import gradio as gr
 from kit.errors import user_error
 from kit.lazy import LazyModule
 from kit.records import RESULTS, RUN, read_record
-from kit.words import line_of, short
+from kit.words import escaped, line_of, short
 
 
 class Models:
@@ -109,7 +109,7 @@ class Models:
         if not self.addresses:
             unfit = ""
             if self.given and self.records is None:
-                unfit = f" {', '.join(self.given)}: not for this page, which asks for {self._asked()}."
+                unfit = f" {escaped(', '.join(self.given))}: not for this page, which asks for {self._asked()}."
             gr.Markdown(
                 f"**No model is set.**{unfit} `MODEL_ID` names one or several, separated by commas: Hub ids like "
                 "`user/vae-mnist`, or portable folders."

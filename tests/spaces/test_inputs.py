@@ -159,7 +159,7 @@ def test_a_control_of_a_new_kind_takes_nothing_before_it_has_a_check(kit, upload
     (uploads / "a.txt").write_text("a")
     for control in (gr.File(), gr.Image(), gr.JSON(), gr.Chatbot()):
         demo = page_of(kit, lambda given: None, control)
-        with pytest.raises(gr.Error, match="given is {.*; it must be nothing"):
+        with pytest.raises(gr.Error, match=r"given is {.*; it must be nothing"):
             sent(demo, {"path": str(uploads / "a.txt"), "meta": {"_type": "gradio.FileData"}})
 
 
@@ -211,7 +211,7 @@ def test_only_a_file_that_was_uploaded_is_ever_opened(kit, uploads, tmp_path, mo
     ]
     for path in paths:
         for meta in ({}, {"meta": {"_type": "gradio.FileData"}}, {"is_stream": True}):
-            with pytest.raises(gr.Error, match="picture is {.*; it must be a file that was uploaded"):
+            with pytest.raises(gr.Error, match=r"picture is {.*; it must be a file that was uploaded"):
                 sent(demo, {"path": path, **meta})
     for value in (3, True, "x", "/etc/hostname", [1], {}, {"path": 3}, {"path": [1]}, {"url": "http://127.0.0.1:1/x"},
                   {"url": "file:///etc/hostname"}, {"url": "/gradio_api/file=/etc/hostname"}, nested(900)):  # fmt: skip

@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said(client):
     setting = {"temperature": 0, "top_k": 1, "top_p": 2, "min_p": 3}
     for name, value, message in (
         ("temperature", -1, "temperature is -1; it must lie between 0 and 5"),
-        ("temperature", "hot", "temperature is 'hot'; it must lie between 0 and 5"),
+        ("temperature", "hot", "temperature is 'hot'; it must be a number"),
         ("top_k", 1.5, "top_k is 1.5; it must be a whole number"),
         ("top_p", 0, "top_p is 0; it must lie between"),
         ("min_p", 2, "min_p is 2; it must lie between 0 and 1"),

@@ -98,14 +98,14 @@ def quality(kit, tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("MODEL_ID", str(folder))
     monkeypatch.syspath_prepend(str(ROOT / "spaces" / "diffusion"))
-    with module_at(ROOT / "spaces" / "diffusion" / "diffusion_models.py"):
-        with module_at(ROOT / "spaces" / "diffusion" / "diffusion_quality.py") as module:
+    place = ROOT / "spaces" / "diffusion"
+    with module_at(place / "diffusion_models.py"), module_at(place / "diffusion_quality.py") as module:
 
-            def said(content: bytes) -> tuple[str, str]:
-                (folder / "results.json").write_bytes(content)
-                return module.diffusion_quality("ddpm-x")
+        def said(content: bytes) -> tuple[str, str]:
+            (folder / "results.json").write_bytes(content)
+            return module.diffusion_quality("ddpm-x")
 
-            yield said
+        yield said
 
 
 def test_a_page_shows_what_was_measured_or_one_line(quality):
