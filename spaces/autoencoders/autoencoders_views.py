@@ -154,9 +154,11 @@ class Cards(gr.HTML):
 
     def taken(self, value) -> str | None:
         """The name, of a page's state or as a caller of the API gives it."""
+        if isinstance(value, dict) and "chosen" in value and value["chosen"] is None:  # a page without any cards
+            return None
         chosen = value.get("chosen") if isinstance(value, dict) else value
-        if chosen is not None and not isinstance(chosen, str):
-            raise Refused("a name, or null")
+        if not isinstance(chosen, str):
+            raise Refused("a name")
         return chosen
 
     def postprocess(self, value: dict | None) -> dict:

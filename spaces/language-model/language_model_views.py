@@ -5,7 +5,7 @@ import math
 
 import gradio as gr
 from kit.charts import signed
-from kit.inputs import Refused
+from kit.inputs import Refused, check_fields
 
 SURPRISE = 8.0  # nats at which a token has the full colour
 MOST_ROWS = 400  # of the table below a coloured text
@@ -74,9 +74,9 @@ class TokenBars(gr.HTML):
 
     def taken(self, value) -> int | None:
         """The id of the token whose bar was clicked."""
-        chosen = value.get("chosen") if isinstance(value, dict) else value
+        chosen = check_fields(value, {"chosen": "the id of a token"})["chosen"]
         if chosen is not None and type(chosen) is not int:
-            raise Refused('{"chosen": the id of a token}')
+            raise Refused("one of the bars: a whole number, its token's id, as \"chosen\"")
         return chosen
 
     def postprocess(self, value: list[dict] | dict) -> dict:
