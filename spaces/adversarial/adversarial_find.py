@@ -14,7 +14,7 @@ from PIL import Image
 torch = LazyModule("torch")
 
 
-@one_job
+@one_job(cost="heavy")
 def gan_find(model: str, label: str, picture: Image.Image | None, seed: int) -> tuple[Image.Image, Image.Image, str]:
     """Find the z whose image is nearest to a drawing: there is no encoder, so by optimisation.
 

@@ -23,7 +23,7 @@ start the second can end across both hills too, at a greater divergence: it has 
 """
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def laboratory_fit(distance: float, mean: float, deviation: float) -> Iterator[tuple[str, str]]:
     """Fit one Gaussian to two hills, by KL(p||q) and by KL(q||p).

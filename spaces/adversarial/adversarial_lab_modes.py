@@ -44,7 +44,7 @@ def mode_figure(step, data: str) -> str:
     )
 
 
-@one_job
+@one_job(cost="training")
 def laboratory_modes(
     data: str, num_steps: int, n_critic: int, seed: int, new_seed: bool
 ) -> Iterator[tuple[str, str, str, str, int]]:

@@ -22,7 +22,7 @@ half.
 """
 
 
-@one_job
+@one_job(cost="training")
 def laboratory_discriminator(densities: str, num_steps: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """Train a discriminator on two known densities and watch it come to p / (p + p_g).
 

@@ -25,7 +25,7 @@ def one_code(pipe, seed: int) -> torch.Tensor:
     return torch.randn(1, code_length(pipe), generator=torch.Generator().manual_seed(seed))
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def gan_interpolate(
     model: str, label: str, start: int, end: int, frames: int

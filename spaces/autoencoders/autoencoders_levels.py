@@ -25,7 +25,7 @@ def hierarchy():
     return loaded(first_of(OFFERED, USUAL), "resample")
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(0.7)
 def autoencoder_levels(
     count: int, temperature: float, seed: int, new_seed: bool

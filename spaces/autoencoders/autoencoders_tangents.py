@@ -67,7 +67,7 @@ def autoencoder_tangents(model: str, picture: Image.Image | None) -> tuple[dict,
     return {"cards": cards, "chosen": "1"}, figure, text
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def autoencoder_walk(
     model: str, picture: Image.Image | None, tangent: str, length: float, frames: int

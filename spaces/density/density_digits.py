@@ -97,7 +97,7 @@ def density_sample(
     else:
         if component != "all":
             raise user_error(f"{model} has no components to choose from: take all.")
-        told = f"**{density.config.num_points:,} kernels** in {size} dimensions, of bandwidth {density.bandwidth:.3g}."
+        told = f"**{density.config.num_points:,} kernels** in {size} dimensions, of bandwidth {density.bandwidth.item():.3g}."
     images = pipe(count, decoder_output=output, latents=latents, generator=generator).images
     return grid(images), told, seed
 

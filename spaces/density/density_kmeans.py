@@ -67,7 +67,7 @@ def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, in
     return playground.as_figure(svg), text, curve, made
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(2 * FRAME_SECONDS)
 def density_kmeans(
     data: str, count: int, seed: int, picture: Image.Image | None, clusters: int

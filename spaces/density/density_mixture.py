@@ -85,7 +85,7 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     return explorer_value(place, svg), place_text(model, place), text, curve, made
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def density_mixture(
     data: str, count: int, seed: int, picture: Image.Image | None, components: int, covariance: str, start: str,
@@ -204,7 +204,7 @@ def bic_of(chosen: tuple, components: int, covariance: str) -> float:
     return or_user_error(fitting(MIXTURE).fit, x, components, covariance, **options).bic(x) / len(x)
 
 
-@one_job
+@one_job(cost="heavy")
 def density_bic(
     data: str, count: int, seed: int, picture: Image.Image | None, covariance: str
 ) -> Iterator[tuple[str, str]]:

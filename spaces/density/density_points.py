@@ -16,7 +16,7 @@ from density_models import MOST_COMPONENTS, or_user_error, tensor_of
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import signed
 from kit.errors import user_error
-from kit.jobs import buttons
+from kit.jobs import buttons, cost_of
 from kit.pictures import Pad
 from PIL import Image
 
@@ -140,6 +140,7 @@ def when_open(tab: str, handler, outputs: list):
     def run(request: gr.Request, opened: str, *values):
         return call_handler(handler, request, *values) if opened == tab else [gr.skip()] * len(outputs)
 
+    run.cost = cost_of(handler)
     return run
 
 

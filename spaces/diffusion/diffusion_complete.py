@@ -19,7 +19,7 @@ torch = LazyModule("torch")
 KNOWN = ("upper half", "lower half", "left half", "right half", "all but what I paint over")
 
 
-@one_job
+@one_job(cost="heavy")
 def diffusion_complete(
     model: str,
     picture: Image.Image | None,

@@ -40,7 +40,7 @@ def points_and_field(points: torch.Tensor, places: torch.Tensor, field: torch.Te
     return charts.plane("points and field", f'<g class="field">{arrows}</g>', dots(points, REACH))
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def diffusion_points(
     model: str,

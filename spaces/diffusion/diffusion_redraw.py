@@ -24,7 +24,7 @@ from PIL import Image
 torch = LazyModule("torch")
 
 
-@one_job
+@one_job(cost="heavy")
 def diffusion_image_to_image(
     model: str,
     picture: Image.Image | None,

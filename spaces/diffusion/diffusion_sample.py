@@ -29,7 +29,7 @@ MAX_COUNT = 36
 STRIP = 10  # steps of one image that the strip below the samples shows
 
 
-@one_job
+@one_job(cost="heavy")
 def diffusion_sample(
     model: str,
     label: str,

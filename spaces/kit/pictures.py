@@ -72,7 +72,7 @@ def _decoded(picture: Image.Image, data: bytes) -> Image.Image:
 
 def data_url(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

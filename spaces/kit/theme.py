@@ -15,6 +15,7 @@ from kit import requests
 from kit.errors import user_error
 from kit.inputs import Refused, taken
 from kit.models import Models
+from kit.serving import MOST_SESSIONS, keep_little, one_thread_each, queue_by_cost
 from kit.words import short
 
 MAX_UPLOAD = "10mb"
@@ -65,9 +66,12 @@ def theme() -> gr.themes.Base:
 
 
 def launch(demo: gr.Blocks) -> None:
-    """Serve a page: a queue of 64, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
+    """Serve a page: queues by cost, uploads of at most 10 MB, an MCP server where gradio's `mcp` extra is installed."""
     demo.enable_monitoring = False  # gradio heeds its own option only once the page has been there for a while
-    demo.queue(max_size=64, default_concurrency_limit=4)
+    one_thread_each()
+    keep_little()
+    demo.queue(max_size=None)
+    queue_by_cost(demo)
     demo.launch(
         theme=theme(),
         css=Path(__file__).with_name("kit.css").read_text(),
@@ -77,6 +81,7 @@ def launch(demo: gr.Blocks) -> None:
         enable_monitoring=False,  # who asked for what is no one's concern
         app_kwargs={**requests.OPTIONS},  # gradio adds to them
         mcp_server=importlib.util.find_spec("mcp") is not None,
+        state_session_capacity=MOST_SESSIONS,
         prevent_thread_lock=True,
     )
     soon = threading.Timer(2, Models.prepare)  # once the page is there, before its reader asks for more

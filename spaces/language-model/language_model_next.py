@@ -82,7 +82,7 @@ def lm_next(
         return rows_of(pipe, found, count), about(pipe, found, len(pipe.encode(prompt)))
 
 
-@one_job
+@one_job(cost="heavy")
 def lm_write(
     model: str,
     prompt: str,

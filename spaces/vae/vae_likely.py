@@ -31,7 +31,7 @@ def own_bounds(model: str) -> np.ndarray:
     return pipe.elbo(x, 4, labels, generator).numpy()
 
 
-@one_job
+@one_job(cost="heavy")
 def vae_how_likely(
     model: str,
     picture: Image.Image | None,

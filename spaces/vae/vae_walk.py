@@ -15,7 +15,7 @@ MAX_FRAMES = 48
 FRAME_SECONDS = 0.12  # between two images: slow enough to follow
 
 
-@one_job
+@one_job(cost="heavy")
 @unhurried(FRAME_SECONDS)
 def vae_walk(
     model: str, start: Image.Image | None, end: Image.Image | None, frames: int
