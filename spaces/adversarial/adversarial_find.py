@@ -3,7 +3,7 @@
 import gradio as gr
 from adversarial_common import MODELS, QUIET, offer_classes_of
 from kit.bounds import class_of, seed_of
-from kit.controls import class_control, result_image
+from kit.controls import class_control, result_image, seed_number
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -49,7 +49,7 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         with gr.Column(scale=2, min_width=300):
             pad = Pad(example_digits()[7], label="Draw a digit", elem_id="pad-find")
             label = class_control("class-find")
-            seed = gr.Number(0, label="Seed", precision=0)
+            seed = seed_number(0, "Seed")
             find = buttons("Find its z", "find")
             examples = examples_gallery("examples-find")
         with gr.Column(scale=3, min_width=300):

@@ -8,6 +8,7 @@ import gradio as gr
 import numpy as np
 from kit.bounds import one_of, seed_of, whole
 from kit.charts import columns_of, curves
+from kit.controls import seed_number
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
 from kit.theme import MATH
@@ -65,7 +66,7 @@ def build() -> None:
         with gr.Column(scale=2, min_width=300):
             densities = gr.Radio(list(DENSITIES), value=DENSITIES[0], label="Data and samples")
             updates = gr.Slider(100, 5_000, 2_000, step=100, label="Steps")
-            seed = gr.Number(0, label="Seed", precision=0)
+            seed = seed_number(0, "Seed")
             watch = buttons("Train the discriminator", "watch", stop=True)
             gr.Markdown(DISCRIMINATOR, latex_delimiters=MATH)
         with gr.Column(scale=3, min_width=300):

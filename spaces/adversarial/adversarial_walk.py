@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gradio as gr
 from adversarial_common import MODELS, QUIET, offer_classes_of
 from kit.bounds import MAX_SEED, class_of, whole
-from kit.controls import class_control, result_image
+from kit.controls import class_control, result_image, seed_number
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job, unhurried
 from kit.lazy import LazyModule
@@ -62,8 +62,8 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         with gr.Column(scale=2, min_width=300):
             label = class_control("class-walk")
             with gr.Row():
-                start = gr.Number(1, label="From seed", precision=0, min_width=120)
-                end = gr.Number(2, label="To seed", precision=0, min_width=120)
+                start = seed_number(1, "From seed", min_width=120)
+                end = seed_number(2, "To seed", min_width=120)
             frames = gr.Slider(2, MAX_FRAMES, 24, step=1, label="Number of images")
             go = buttons("Walk", "walk", stop=True)
             gr.Markdown(

@@ -17,7 +17,7 @@ from autoencoders_models import (
 )
 from kit.bounds import bounded, one_of, seed_of
 from kit.charts import curves
-from kit.controls import result_image
+from kit.controls import result_image, seed_number
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -108,7 +108,7 @@ def build(demo: gr.Blocks) -> None:
                 level = gr.Slider(
                     0, 1, 0.5, step=0.05, label="Level", info="standard deviation, or share of the pixels"
                 )
-                seed = gr.Number(0, label="Seed", precision=0)
+                seed = seed_number(0, "Seed")
                 denoise = buttons("Corrupt and denoise", "denoise")
                 examples = examples_gallery("examples")
             with gr.Column(scale=3, min_width=300):

@@ -5,6 +5,7 @@ import numpy as np
 from autoencoders_models import FACTS, MODELS, factors_of, first_of, say_missing
 from autoencoders_ratings import EXAMPLE, MOST_STARS, TABLE_CSS, Ratings, Table, completed_table, liking_table
 from kit.bounds import bounded, one_of, seed_of, whole
+from kit.controls import seed_number
 from kit.errors import user_error
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -90,7 +91,7 @@ def build(demo: gr.Blocks) -> None:
                 elem_id="person",
                 min_width=160,
             )
-            seed = gr.Number(0, label="Seed", precision=0, min_width=120)
+            seed = seed_number(0, "Seed", min_width=120)
         with gr.Row():
             fit = buttons("Fill in and recommend", "fit")
             reset = gr.Button("Back to the example", elem_id="reset", min_width=140)

@@ -11,6 +11,7 @@ from density_models import KERNELS, MIXTURE, MOST_COMPONENTS, fitting, or_user_e
 from density_points import LIVE, MOST_POINTS, MOST_STEPS, QUIET, Points, check_count
 from kit.bounds import MAX_SEED, bounded, one_of, whole
 from kit.charts import curves, signed
+from kit.controls import seed_number
 from kit.jobs import buttons, job, one_job
 
 NAME = "One line"
@@ -106,7 +107,7 @@ def build(demo: gr.Blocks, points: Points) -> None:
                 shape = gr.Radio(list(playground.LINES), value="two bumps", label="Density")
                 with gr.Row():
                     count = gr.Slider(2, MOST_POINTS, 200, step=1, label="Points", scale=2, min_width=160)
-                    seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=80)
+                    seed = seed_number(0, "Seed", scale=1, min_width=80)
                 bins = gr.Slider(1, 100, 24, step=1, label="Bins of the histogram")
                 components = gr.Slider(1, MOST_COMPONENTS, 2, step=1, label="Components of the mixture")
                 rule, log_bandwidth = bandwidth_controls("line")

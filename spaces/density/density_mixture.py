@@ -26,6 +26,7 @@ from density_points import (
 )
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import curves, signed
+from kit.controls import seed_number
 from kit.jobs import buttons, job, one_job, unhurried
 from kit.lazy import LazyModule
 from kit.pictures import Explorer
@@ -273,7 +274,7 @@ def build(demo: gr.Blocks, points: Points) -> None:
                 with gr.Row():
                     component = gr.Dropdown(["all", *map(str, range(1, MOST_COMPONENTS + 1))], value="all",
                                             label="Component", min_width=110)  # fmt: skip
-                    draw_seed = gr.Number(0, label="Seed", precision=0, min_width=110)
+                    draw_seed = seed_number(0, "Seed", min_width=110)
                 draws = gr.Slider(1, 2_000, 500, step=1, label="Points to draw")
                 draw = buttons("Draw points", "draw-points")
                 drawn = gr.HTML(elem_id="drawn-points")

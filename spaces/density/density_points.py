@@ -15,6 +15,7 @@ import numpy as np
 from density_models import MOST_COMPONENTS, or_user_error, tensor_of
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import signed
+from kit.controls import seed_number
 from kit.errors import user_error
 from kit.jobs import buttons, cost_of
 from kit.pictures import Pad
@@ -125,7 +126,7 @@ def build(first: str) -> Points:
             data = gr.Radio(list(SETS), value="moons", label="Points", elem_id="data")
             with gr.Row():
                 count = gr.Slider(2, MOST_POINTS, 300, step=1, label="Number of points", scale=3, min_width=180)
-                seed = gr.Number(0, label="Seed", precision=0, scale=1, min_width=90, elem_id="seed")
+                seed = seed_number(0, "Seed", scale=1, min_width=90, elem_id="seed")
             again = gr.Button("New points", elem_id="new-points", size="sm")
         with gr.Column(scale=2, min_width=280, visible=False) as paper:
             pad = Pad(playground.example_drawing(), label="Draw where the points shall be", elem_id="pad")

@@ -5,7 +5,7 @@ from __future__ import annotations  # torch.Tensor is named before torch is ther
 import gradio as gr
 from diffusion_models import as_input, image_model
 from kit.bounds import seed_of, whole
-from kit.controls import result_image
+from kit.controls import result_image, seed_number
 from kit.digits import chosen_example, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
@@ -59,7 +59,7 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         with gr.Column(scale=2, min_width=300):
             pad = Pad(example_digits()[5], label="Draw a digit", elem_id="pad")
             timestep = gr.Slider(0, 999, 300, step=1, label="Timestep t", elem_id="timestep")
-            seed = gr.Number(0, label="Seed of the noise", precision=0)
+            seed = seed_number(0, "Seed of the noise")
             noise_it = buttons("Add noise", "noise")
             examples = examples_gallery("examples")
         with gr.Column(scale=3, min_width=300):

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from kit.bounds import ANY
+from kit.bounds import ANY, MAX_SEED
 
 
 def count_control(most: int = 64, start: int = 16) -> gr.Slider:
@@ -23,9 +23,13 @@ def offer_classes(count: int) -> gr.Dropdown:
     return gr.Dropdown([ANY, *map(str, range(count))], value=ANY, visible=count > 0)
 
 
+def seed_number(value: int = 0, label: str = "Seed", **options) -> gr.Number:
+    return gr.Number(value, label=label, minimum=0, maximum=MAX_SEED, precision=0, **options)
+
+
 def seed_controls(elem_id: str = "seed") -> tuple[gr.Number, gr.Checkbox]:
-    with gr.Row():  # no bounds of gradio's: its message would not say what the value is of
-        seed = gr.Number(0, label="Seed", precision=0, elem_id=elem_id, min_width=120)
+    with gr.Row():
+        seed = seed_number(elem_id=elem_id, min_width=120)
         new_seed = gr.Checkbox(True, label="New seed each time", min_width=120)
     return seed, new_seed
 

@@ -76,7 +76,7 @@ class TokenBars(gr.HTML):
         """The id of the token whose bar was clicked."""
         chosen = check_fields(value, {"chosen": "the id of a token"})["chosen"]
         if chosen is not None and type(chosen) is not int:
-            raise Refused("one of the bars: a whole number, its token's id, as \"chosen\"")
+            raise Refused('one of the bars: a whole number, its token\'s id, as "chosen"')
         return chosen
 
     def postprocess(self, value: list[dict] | dict) -> dict:

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gradio as gr
@@ -45,9 +46,13 @@ def page_of(kit, handler, *controls) -> gr.Blocks:
     return demo
 
 
-def sent(demo: gr.Blocks, *values) -> list:
-    """What the handler of a page would be given."""
-    return asyncio.run(demo.preprocess_data(demo.fns[0], list(values), None))
+def sent(demo: gr.Blocks, *values, state=None) -> list:
+    """What the handler of a page would be given.
+
+    In a thread of its own, since the browser of other tests may have left a running event loop in this one.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, demo.preprocess_data(demo.fns[0], list(values), state)).result()
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -131,7 +136,7 @@ def test_a_session_is_asked_for_what_its_own_controls_hold(kit):
 
     state = SessionState(demo)
     state[control._id] = gr.Dropdown(["any", "0"], render=False)
-    assert asyncio.run(demo.preprocess_data(demo.fns[0], ["0"], state)) == ["0"]
+    assert sent(demo, "0", state=state) == ["0"]
     with pytest.raises(gr.Error, match="label is '0'; it must be one of 'any'"):
         sent(demo, "0")
 
