@@ -93,7 +93,7 @@ def compare_speed(data_dir: str, rounds: int) -> dict:
     import torch
 
     from training.data.images import DataOptions, load_data
-    from training.publishing.build import load
+    from training.publishing.loading import load
 
     mine, bare = [], []
     with tempfile.TemporaryDirectory() as folder:

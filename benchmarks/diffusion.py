@@ -31,7 +31,7 @@ from training.data.batches import batches_in_order  # noqa: E402
 from training.data.images import DataOptions, load_data  # noqa: E402
 from training.evaluate import machine  # noqa: E402
 from training.measures.samples import frechet_distance  # noqa: E402
-from training.publishing.build import load  # noqa: E402
+from training.publishing.loading import load  # noqa: E402
 
 BATCH, RESAMPLED = 50, 200  # larger batches are slower on a CPU
 

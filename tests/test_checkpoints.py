@@ -13,7 +13,8 @@ from training.data.batches import batches_in_order
 from training.data.images import DataOptions, load_data
 from training.layouts.choice import declaration_in, layout_of
 from training.measures.kept_rows import figures_on_kept_rows
-from training.publishing.build import build, load
+from training.publishing.build import build
+from training.publishing.loading import load
 
 FOLDERS = sorted(p for p in (ROOT / "checkpoints").iterdir() if p.is_dir())
 

@@ -81,12 +81,12 @@ def test_data_walks_one_way():
 # and galleries show them, and find the measures that declare them by name.
 ROOMS = (
     ("options", "files", "declaration"),
-    ("averages", "components"),
+    ("averages", "folders", "components"),
     ("data",),
     ("pictures",),
     ("loops",),
     tuple(BRANCHES),
-    ("publishing.compile", "publishing.code", "publishing.copying", "publishing.commit"),
+    tuple(f"publishing.{name}" for name in ("compile", "code", "configs", "copying", "commit", "markdown")),
     ("layouts",),
     ("figures",),
     ("publishing",),

@@ -1,8 +1,13 @@
-"""Models that others are made of: `load_component`, from a run, a checkpoint, a portable folder or the Hub."""
+"""Models that others are made of: `load_component`, from a run, a checkpoint, a portable folder or the Hub.
 
-import json
+Only weights and configs are taken, into classes of this project and of the libraries: code that lies beside them is neither
+fetched nor run, and pickles are not read.
+"""
+
 from pathlib import Path
 
+from training.files import read_json
+from training.folders import WEIGHTS_AND_CONFIGS, local_folder, plain_files, plain_folder
 from training.options import UsageError
 
 
@@ -17,22 +22,14 @@ def component_folder(source: str, name: str | None, named: str = "--init_from") 
     Raises:
         UsageError: neither a folder nor a repository that can be read, or it holds no such component.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        repo_id, _, revision = source.partition("@")
-        try:
-            some = None if name is None else [f"{name}/*"]
-            folder = Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=some))
-        except Exception as error:  # the Hub client raises many kinds; each is the same to the user
-            why = " ".join(str(error).split())[:200]
-            raise UsageError(f"{named} {source}: neither a folder nor a repository on the Hub ({why})") from None
-    if name is None:
-        return folder
-    if not (folder / name / "config.json").is_file():
-        raise UsageError(f"{named} {source}: holds no {name}/config.json")
-    return folder / name
+    only = WEIGHTS_AND_CONFIGS if name is None else [f"{name}/{one}" for one in WEIGHTS_AND_CONFIGS]
+    folder = local_folder(source, named, only)
+    if name is not None:
+        folder = plain_folder(folder, name)
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{named} {source}: holds no {name}/config.json")
+    plain_files(folder)  # holds no link
+    return folder
 
 
 def load_component(source: str, name: str | None, cls: type, named: str = "--init_from", **options):
@@ -51,10 +48,12 @@ def load_component(source: str, name: str | None, cls: type, named: str = "--ini
     folder = component_folder(source, name, named)
     what, tells_what_it_lacks = name or cls.__name__, issubclass(cls, nn.Module)
     try:
-        _check_class(folder, cls)
+        _check_config(folder, cls)
         if not tells_what_it_lacks:
-            return cls.from_pretrained(folder, local_files_only=True, **options)
-        model, found = cls.from_pretrained(folder, local_files_only=True, output_loading_info=True, **options)
+            return cls.from_pretrained(folder, local_files_only=True, **_no_code(cls), **options)
+        model, found = cls.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **_no_code(cls), **options
+        )
         if found["missing_keys"]:  # they would be random
             raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
         return model
@@ -63,12 +62,24 @@ def load_component(source: str, name: str | None, cls: type, named: str = "--ini
         raise UsageError(f"{named} {source}: holds no {what} that can be loaded ({why})") from None
 
 
-def _check_class(folder: Path, cls: type) -> None:
-    """Raise a `ValueError` if a config of diffusers names another class: it would load, with random weights."""
+def _no_code(cls: type) -> dict:
+    """What an Auto class has to be told, or it would ask a person whether it may run what a config names."""
+    return {"trust_remote_code": False} if cls.__name__.startswith("Auto") else {}
+
+
+def _check_config(folder: Path, cls: type) -> None:
+    """Raise if a config of diffusers names another class: it would load, with random weights; or if it asks for more than a
+    model: a quantizer, a kernel of the Hub."""
     file = folder / "config.json"
-    class_name = json.loads(file.read_text()).get("_class_name") if file.is_file() else None
+    config = read_json(file, "config", finite=False) if file.is_file() else {}
+    class_name = config.get("_class_name")
     if class_name is not None and class_name != cls.__name__ and cls.__name__ != "AutoModel":
         raise ValueError(f"its class is {class_name}, not {cls.__name__}")
+    asked = [
+        name for name in config if name == "quantization_config" or name.endswith(("attn_implementation", "kernels"))
+    ]
+    if asked:
+        raise ValueError(f"its config has {asked[0]}, which a model that others are made of may not ask for")
 
 
 def load_weights(model, source: str, name: str, named: str = "--init_from") -> None:

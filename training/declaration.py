@@ -7,6 +7,8 @@ the tables, the cards and the gallery take it.
 import dataclasses
 from dataclasses import dataclass
 
+LONGEST = 2_000  # characters of a field
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -62,4 +64,14 @@ def declaration_of(run: dict) -> Declaration:
     required = {field.name for field in dataclasses.fields(Declaration) if field.default is dataclasses.MISSING}
     if not isinstance(found, dict) or not required <= found.keys():
         raise ValueError("run.json has no declaration of its family; it was made by an older version: resume the run")
+    for field in dataclasses.fields(Declaration):
+        value = found.get(field.name, field.default)
+        several = value if field.name == "measures" and isinstance(value, list) else [value]
+        missing = field.default is None and value is None
+        good = all(isinstance(one, str) and len(one) <= LONGEST for one in several) and (
+            isinstance(value, list) == (field.name == "measures")
+        )
+        if not good and not missing:
+            kind = "a list of names" if field.name == "measures" else "a text"
+            raise ValueError(f"declaration.{field.name} is {value!r:.100}; it must be {kind}")
     return Declaration(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names})

@@ -20,7 +20,8 @@ from training.figures import MEASURES, measure_named
 from training.files import write_atomically
 from training.layouts.choice import declaration_in, layout_of
 from training.options import LineParser, UsageError, command_line
-from training.publishing.build import load, local_folder, record_of
+from training.publishing.loading import load, model_folder, record_of
+from training.publishing.record import read_results
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
@@ -29,7 +30,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     Raises:
         UsageError: no such model or data, or they do not fit each other.
     """
-    folder = local_folder(options.source)
+    folder = model_folder(options.source, options.trust)
     layout, declaration = layout_of(folder), declaration_in(folder)
     owed = MEASURES if declaration is None else declaration.measures
     unknown = [name for name in owed if name not in MEASURES]
@@ -38,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     for name in options.only:
         if name not in owed:
             raise UsageError(f"--only {name}: the model's family does not owe it; it owes {', '.join(owed)}")
-    pipe = load(options.source, options.device)
+    pipe = load(options.source, options.device, options.trust)
     source = held_out_data(options, pipe)
     results = {
         "dataset": source.dataset_id,
@@ -105,9 +106,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--to", type=Path, help="write results.json into this folder; by default into the source itself"
     )
+    parser.add_argument(
+        "--trust_remote_code", choices=("true", "false"), default="false",
+        help="run the code that a model carries, even where it is not known to be this project's",
+    )  # fmt: skip
     for name in MEASURES:
         measure_named(name).arguments(parser)
     options = parser.parse_args(argv)
+    options.trust = options.trust_remote_code == "true"
     unrecorded = {"options": {}, "dataset": {"name": None}}
     options.run = record_of(options.source) or unrecorded
     results, pictures = evaluate(options)
@@ -116,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         place.mkdir(parents=True, exist_ok=True)
         file = place / "results.json"
         if options.only and file.is_file():  # what was not measured stays as it is, with the machine it was measured on
-            kept = json.loads(file.read_text())
+            kept = read_results(place)
             results = {**results, **kept, **{k: v for k, v in results.items() if k not in ("machine", "torch")}}
         for name, content in pictures.items():
             write_atomically(place / name, content)

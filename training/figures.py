@@ -13,10 +13,12 @@ A new measure is a new module there; a recipe names it in its declaration.
 """
 
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from training.files import read_json
+from training.options import UsageError
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,41 @@ def all_tables(checkpoints: Path) -> list[dict]:
     """The filled tables of a folder of checkpoints: [{"title", "columns", "rows"}], models by name.
 
     A table without a row is left out. Cells are text, as many in each row as there are columns.
+
+    Raises:
+        UsageError: a record is damaged, or holds a figure that cannot be shown.
     """
     records = []
     for file in sorted(checkpoints.glob("*/results.json")):
         records.append(
-            (file.parent.name, json.loads(file.read_text()), json.loads((file.parent / "run.json").read_text()))
+            (file, read_json(file, "file of results"), read_json(file.parent / "run.json", "record of a run"))
         )
     made = []
     for table in tables():
-        rows = [
-            [
-                name, found["dataset"], f"{found['parameters'] / 1e6:.2f} M", f"{run['seconds'] / 60:.1f}",
-                *(figure.cell(found) for figure in table.figures),
-            ]
-            for name, found, run in records
-            if table.includes(found)
-        ]  # fmt: skip
+        rows = [_row(table, *record) for record in records if table.includes(record[1])]
         if rows:
             made.append(
                 {"title": table.title, "columns": [*COMMON_COLUMNS, *(f.title for f in table.figures)], "rows": rows}
             )
     return made
+
+
+def _row(table: Table, file: Path, found: dict, run: dict) -> list[str]:
+    """The cells of a model. Figures may be of any kind: what cannot be shown is told, with the file."""
+    title = COMMON_COLUMNS[0]
+    try:
+        cells = [
+            file.parent.name,
+            f"{found['dataset']}",
+            f"{found['parameters'] / 1e6:.2f} M",
+            f"{run['seconds'] / 60:.1f}",
+        ]
+        for figure in table.figures:
+            title = figure.title
+            cells.append(figure.cell(found))
+        return cells
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise UsageError(
+            f"{file}: {table.title}: {title} cannot be shown ({type(error).__name__}: {error}); measure the model again by "
+            f"python -m training.evaluate {file.parent}"
+        ) from None

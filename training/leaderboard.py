@@ -9,6 +9,7 @@ from pathlib import Path
 from training.figures import all_tables
 from training.files import write_atomically
 from training.options import LineParser, UsageError, command_line
+from training.publishing.markdown import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "docs/measured.md"
@@ -19,7 +20,7 @@ def markdown(checkpoints: Path) -> str:
     """The tables of `all_tables`, each under its title."""
     made = []
     for table in all_tables(checkpoints):
-        rows = [[f"`{name}`", *cells] for name, *cells in table["rows"]]
+        rows = [[f"`{name}`", *map(plain, cells)] for name, *cells in table["rows"]]
         lines = [table["columns"], ["---"] * len(table["columns"]), *rows]
         made.append(f"### {table['title']}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(made)

@@ -208,11 +208,11 @@ class Drawing:
 
 def test_a_classifier_of_other_data_says_nothing_of_classes(monkeypatch):
     """Its features compare images all the same."""
-    monkeypatch.setattr(samples, "load", lambda source, device: Drawing())
+    monkeypatch.setattr(samples, "load", lambda source, device, trust: Drawing())
     monkeypatch.setattr(samples, "record_of", lambda source: {"dataset": {"id": "their set"}})
     levels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = ArraySplit({"x": levels})
-    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor="theirs")
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor="theirs", trust=False)
     for dataset_id in ("their set", "my set"):
         source = DataSource("mine", dataset_id, rows, rows, rows, kind="image", shape=(1, 4, 4))
         found, pictures = samples.measure(Drawing(), source, options)
@@ -232,10 +232,10 @@ def test_a_model_that_cannot_read_the_kept_passage_has_no_figures_on_it():
 
 
 def test_few_test_images_have_no_distances(monkeypatch):
-    monkeypatch.setattr(samples, "load", lambda source, device: Drawing())
+    monkeypatch.setattr(samples, "load", lambda source, device, trust: Drawing())
     rows = ArraySplit({"x": torch.zeros(6, 1, 4, 4, dtype=torch.uint8)})
     source = DataSource("mine", "my set", rows, rows, rows, kind="image", shape=(1, 4, 4), extractor="named")
-    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor=None)
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor=None, trust=False)
     assert samples.measure(Drawing(), source, options) == ({}, {})  # no one asked for them
     options.extractor = "theirs"
     with pytest.raises(UsageError, match="--extractor: the test split holds 6 images; distances need 7 at least"):

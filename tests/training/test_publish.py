@@ -204,8 +204,8 @@ def test_what_was_loaded_by_remote_code_is_published_again(tiny_run, portable, t
         == "pipelines.autoencoders.modeling_vae"
     )
     for source in (portable, saved, tmp_path / "kept"):
-        build.build(source, tmp_path / source.name / "again" / portable.name)
-        built = tmp_path / source.name / "again" / portable.name
+        built = tmp_path / "again" / source.name / portable.name
+        build.build(source, built)
         for file in ("model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"):
             assert (built / file).read_bytes() == (portable / file).read_bytes(), file
         alone(DRAW, built, tmp_path / "images.pt", home=tmp_path / "home")

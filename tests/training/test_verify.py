@@ -58,14 +58,14 @@ def test_code_of_today_of_an_older_commit_and_of_none(tree, tiny_run, tmp_path):
     build.build(tiny_run, tmp_path / "built")
     ours = {"pipeline_vae": "this project's code", "modeling_vae": "this project's code"}
     assert verdicts(tmp_path / "built") == (True, ours)
-    assert commit.commit_on_card(tmp_path / "built") == first
+    assert commit.commit_on_card((tmp_path / "built" / "README.md").read_text()) == first
 
     change(tree / PART)  # what is not committed yet is today's code all the same
     older = f"an older build of this project's code, of commit {first[:10]}, {commit.date_of(first)}"
     assert verdicts(tmp_path / "built") == (True, {**ours, "pipeline_vae": older})
     build.build(tiny_run, tmp_path / "uncommitted")
     assert verdicts(tmp_path / "uncommitted") == (True, ours)
-    assert commit.commit_on_card(tmp_path / "uncommitted") is None
+    assert commit.commit_on_card((tmp_path / "uncommitted" / "README.md").read_text()) is None
 
     commit_all(tree)
     assert verdicts(tmp_path / "built") == (True, {**ours, "pipeline_vae": older})

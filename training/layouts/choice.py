@@ -5,7 +5,8 @@
     pipeline_module(folder)        the module that the folder names for its pipeline: "" where it names a class alone, as
                                    runs and checkpoints do; None where it holds no pipeline
     copy(source, folder, dtype)    what a checkpoint keeps: weights, cast where a dtype is given, and configs
-    build(source, folder)          the same with the code that loads it; returns the pipeline's class name
+    build(source, folder, root)    the same with the code that loads it, of this tree or of another at `root`; returns the
+                                   pipeline's class name
     code(source)                   the files of pipelines/ that a build takes its code from, what they import left out
     load(folder, device)           the pipeline of a built folder, in float32
     networks(pipe)                 its networks by name
@@ -15,11 +16,11 @@ A new layout is a new module here; a recipe names it in its declaration.
 """
 
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 
 from training.declaration import Declaration, declaration_of
+from training.files import read_json
 from training.options import UsageError
 
 LAYOUTS = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in ("__init__", "choice"))
@@ -53,6 +54,6 @@ def layout_of(folder: Path) -> ModuleType:
 def declaration_in(folder: Path) -> Declaration | None:
     """The declaration that lies in a folder's run.json; None where there is none, or of an older version."""
     try:
-        return declaration_of(json.loads((folder / "run.json").read_text()))
-    except (OSError, ValueError):
+        return declaration_of(read_json(folder / "run.json"))
+    except (UsageError, ValueError):
         return None

@@ -1,15 +1,19 @@
 """A transformers model: config.json, weights and tokenizer at the root, and the pipeline that the config names."""
 
-import json
 from pathlib import Path
 
+from training.files import read_json
+from training.folders import plain_files
 from training.options import UsageError
 from training.publishing.code import add_code, defining_file
-from training.publishing.copying import copy_files, write_json
+from training.publishing.configs import cleaned, custom_task, transformers_config
+from training.publishing.copying import copy_weights, write_json
+from training.publishing.markdown import fenced
 
 LIBRARY = "transformers"
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 OPTIONAL = ("generation_config.json",)
+MOST_TOKENIZER = 40_000_000  # bytes
 
 
 def recognises(folder: Path) -> bool:
@@ -18,28 +22,37 @@ def recognises(folder: Path) -> bool:
 
 def pipeline_module(folder: Path) -> str | None:
     try:
-        task = next(iter(json.loads((folder / "config.json").read_text())["custom_pipelines"].values()))
+        task = next(iter(read_json(folder / "config.json", "config", finite=False)["custom_pipelines"].values()))
         module = task["impl"].split(".")[0]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (UsageError, KeyError, TypeError, AttributeError, StopIteration):
         return None
     # a run names the module as it is called here; a portable folder names a file that lies beside its config
     return module if (folder / f"{module}.py").is_file() else ""
 
 
 def copy(source: Path, folder: Path, dtype: str | None = None) -> None:
-    config = read_config(source)
-    copy_files([source / name for name in FILES if (source / name).is_file()], folder, dtype)
-    write_json(folder / "config.json", config)
+    _copy(source, folder, dtype)
+    write_json(folder / "config.json", read_config(source))
 
 
-def build(source: Path, folder: Path) -> str:
-    config = read_config(source)
-    copy_files([source / name for name in FILES if (source / name).is_file()], folder)
+def build(source: Path, folder: Path, root: Path | None = None) -> str:
+    config = read_config(source, root)
+    _copy(source, folder)
     for task in config["custom_pipelines"].values():
         class_name = task["impl"].split(".")[1]
-        task["impl"] = f"{add_code(defining_file('pipeline', class_name), folder)}.{class_name}"
+        task["impl"] = f"{add_code(defining_file('pipeline', class_name, root), folder)}.{class_name}"
     write_json(folder / "config.json", config)
     return class_name
+
+
+def _copy(source: Path, folder: Path, dtype: str | None = None) -> None:
+    """All but the config."""
+    for file in plain_files(source):
+        if file.name == "model.safetensors":
+            copy_weights(file, folder / file.name, dtype)
+        elif file.name in FILES and file.name != "config.json":
+            content = read_json(file, "file of a tokenizer" if "token" in file.name else "config", MOST_TOKENIZER)
+            write_json(folder / file.name, cleaned(file.name, content, str(file)))
 
 
 def code(source: Path) -> list[Path]:
@@ -65,8 +78,12 @@ def networks(pipe) -> dict:
 
 
 def snippet(folder: Path, name: str, example: str) -> str:
-    task = next(iter(json.loads((folder / "config.json").read_text())["custom_pipelines"].values()))
+    task = next(iter(read_json(folder / "config.json", finite=False)["custom_pipelines"].values()))
     model_class = task["pt"][0]
+    pipe = f"""from transformers import pipeline
+
+pipe = pipeline(model="{name}", trust_remote_code=True)
+{example}"""
     return f"""## Load it
 
 The network and the tokenizer are transformers' own, and need no code from here:
@@ -80,33 +97,32 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 
 The pipeline beside them is this project's, and does more. It needs `pip install torch transformers`:
 
-```python
-from transformers import pipeline
-
-pipe = pipeline(model="{name}", trust_remote_code=True)
-{example}
-```
+{fenced(pipe, "python")}
 
 Offline, once `hf download {name}` has fetched it, set `HF_HUB_OFFLINE=1`, or give the folder that
 `snapshot_download("{name}", local_files_only=True)` returns.
 """
 
 
-def read_config(source: Path) -> dict:
+def read_config(source: Path, root: Path | None = None) -> dict:
     """The config of a model, as a run has it: its pipeline by the module's name here, no places.
 
+    Args:
+        root: of another tree whose pipelines/ defines our classes.
+
     Raises:
-        UsageError: it is damaged, or a file of the model is missing.
+        UsageError: it is damaged, names what is no class of ours or of transformers, or a file of the model is missing.
     """
     file = source / "config.json"
-    try:
-        config = json.loads(file.read_text())
-        for task in config["custom_pipelines"].values():
-            class_name = task["impl"].split(".")[-1]
-            task["impl"] = f"{defining_file('pipeline', class_name).stem}.{class_name}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{file}: is cut short, or not of a run of this project") from None
+    content = read_json(file, "config of a finished run or checkpoint", finite=False)
+    config, tasks = transformers_config(content, str(file)), content.get("custom_pipelines")
+    if not isinstance(tasks, dict) or not tasks:
+        raise UsageError(f"{file}: no config of a run of this project: it names no pipeline under custom_pipelines")
+    config["custom_pipelines"] = {name: custom_task(name, task, str(file)) for name, task in tasks.items()}
+    for task in config["custom_pipelines"].values():
+        class_name = task["impl"].split(".")[-1]
+        task["impl"] = f"{defining_file('pipeline', class_name, root).stem}.{class_name}"
     missing = [name for name in FILES if name not in OPTIONAL and not (source / name).is_file()]
     if missing:
         raise UsageError(f"{source}: not a finished run or checkpoint; there is no {missing[0]} in it")
-    return {k: v for k, v in config.items() if k != "_name_or_path"}
+    return config

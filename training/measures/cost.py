@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from training.figures import Figure, Table
+from training.publishing.loading import model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = Figure(
@@ -25,9 +26,9 @@ PICTURES = {}
 
 PEAK = """
 import json, resource, sys, torch
-from training.publishing.build import load
+from training.publishing.loading import load
 device = sys.argv[2]
-pipe = load(sys.argv[1], device)
+pipe = load(sys.argv[1], device, sys.argv[3] == "True")
 pipe(batch_size=64, output_type="pt")
 peak = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps(peak / 1e6))
@@ -53,8 +54,7 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - began)
         seconds[str(batch)] = float(f"{statistics.median(times[1:]) / batch:.3g}")
-    place = str(Path(options.source).resolve()) if Path(options.source).is_dir() else options.source
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, place, options.device], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    place = model_folder(options.source, options.trust).resolve()  # the very files that were looked at
+    words = [sys.executable, "-c", PEAK, str(place), options.device, str(options.trust)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     return {"seconds_per_image": seconds, "peak_memory_mb": round(json.loads(done.stdout.splitlines()[-1]))}, {}

@@ -24,7 +24,7 @@ from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 from training.options import UsageError
 from training.pictures import image_grid
-from training.publishing.build import load, record_of
+from training.publishing.loading import load, record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -189,7 +189,7 @@ def parse_sweep(pipe, word: str) -> tuple[str, list[int | float]]:
 
 def compare_samples(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     """Distances of samples from test images in the extractor's features, and a picture of nearest training images."""
-    judge = load(extractor, str(pipe.device))
+    judge = load(extractor, str(pipe.device), options.trust)
     if "features" not in judge.calls:
         raise UsageError(f"--extractor {extractor}: is no classifier; it has no features to measure in")
     if tuple(judge.data_spec["shape"]) != tuple(source.shape):

@@ -3,7 +3,7 @@
 The build reads files and writes files, nothing else: the same inputs give the same bytes.
 """
 
-import json
+import contextlib
 import os
 import re
 import shutil
@@ -17,17 +17,26 @@ from training.layouts.choice import layout_of
 from training.options import UsageError
 from training.publishing.card import card
 from training.publishing.record import copy_record
+from training.publishing.secrets import refuse_secrets
+
+# what a build writes, and what running a Space leaves beside it
+PUBLISHED = (".json", ".safetensors", ".png", ".py", ".md", ".txt", ".js", ".css", ".html", ".svg", ".pyc", ".pyi")
 
 
-def build(source: Path, to: Path, called: str | None = None) -> None:
+def build(source: Path, to: Path, called: str | None = None, root: Path | None = None) -> None:
     """Write the portable folder of a run, a checkpoint, or a pipeline that was loaded by remote code and saved.
 
+    Args:
+        called: how the card calls the model; the folder's name where it is not given.
+        root: of another tree, whose pipelines/ the code is taken from.
+
     Raises:
-        UsageError: `source` is neither, its code is not in this repository, or `to` holds something else.
+        UsageError: `source` is neither, its code is not in this repository, it holds what looks like a token, or `to` holds
+            something else.
     """
     layout = layout_of(source)
     with FolderReplacement(to, source, is_portable) as folder:
-        class_name = layout.build(source, folder)
+        class_name = layout.build(source, folder, root)
         copy_record(source, folder)
         text = card(folder, called or to.name, class_name, layout)
         (folder / "README.md").write_text(text, encoding="utf-8")
@@ -43,47 +52,6 @@ def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
     with FolderReplacement(to, source, is_checkpoint) as folder:
         layout.copy(source, folder, dtype)
         copy_record(source, folder)
-
-
-def local_folder(source: str) -> Path:
-    """The folder itself, or that of a Hub repository, fetched.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    repo_id, _, revision = source.partition("@")
-    try:
-        return Path(snapshot_download(repo_id, revision=revision or None))
-    except Exception as error:  # the Hub client raises many kinds; each is the same to the user
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"{source}: neither a folder nor a repository on the Hub ({why})") from None
-
-
-def load(source: str, device: str = "cpu"):
-    """The pipeline of a run, a checkpoint, a portable folder or a repository; the code is the one it carries.
-
-    A run or a checkpoint carries none: it is built first, so that what is measured is what is published.
-
-    Raises:
-        UsageError: it is none of these, or cannot be loaded.
-    """
-    folder = local_folder(source)
-    layout = layout_of(folder)
-    with tempfile.TemporaryDirectory() as temporary:
-        if not layout.pipeline_module(folder):
-            build(folder, Path(temporary) / folder.name)
-            folder = Path(temporary) / folder.name
-        return layout.load(folder, device)
-
-
-def record_of(source: str) -> dict:
-    """The run.json of a run, a checkpoint, a portable folder or a repository; {} where it has none."""
-    file = local_folder(source) / "run.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 # Folders that may be replaced
@@ -112,17 +80,25 @@ def _pipeline_module(folder: Path) -> str | None:
 class FolderReplacement:
     """A folder that takes the place of `to` when the block ends well, and leaves `to` as it was when it does not.
 
-    Only an empty folder is replaced, or one that the same call made before, which `ours` can tell.
+    Only an empty folder is replaced, or one that the same call made before, which `ours` can tell. Nothing beside it is
+    touched, and what looks like a token takes no place at all.
     """
 
     def __init__(self, to: Path, source: Path, ours: Callable[[Path], bool]):
-        self.to = to
+        self.to, place, origin = to, to.resolve(), source.resolve()
+        if to.is_symlink():
+            raise UsageError(f"{to}: is a link; give a folder")
+        if to.name in ("", "..") or place.parent == place:
+            raise UsageError(f"{to}: is no name of a folder")
         if to.exists():
-            replaceable = to.is_dir() and (not any(to.iterdir()) or ours(to))
-            if to.resolve() == source.resolve() or not replaceable:
+            replaceable = to.is_dir() and (not any(to.iterdir()) or (ours(to) and not _others(to)))
+            if place == origin or not replaceable:
                 raise UsageError(f"{to}: holds something else; give a new folder, or one that was built before")
+        if place.is_relative_to(origin) or origin.is_relative_to(place):
+            raise UsageError(f"{to}: lies in {source}, or holds it; give a folder beside it")
 
     def __enter__(self) -> Path:
+        self.made = [folder for folder in self.to.parents if not folder.exists()]  # the innermost first
         try:
             self.to.parent.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix=f".{self.to.name}.", dir=self.to.parent))
@@ -132,10 +108,28 @@ class FolderReplacement:
         return self.folder
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None:
-            shutil.rmtree(self.to, ignore_errors=True)
-            os.replace(self.folder, self.to)
-            return
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            if error is None:
+                refuse_secrets(self.folder)
+                shutil.rmtree(self.to, ignore_errors=True)
+                os.replace(self.folder, self.to)
+                return
+        except BaseException:
+            self._leave()
+            raise
+        self._leave()
         if isinstance(error, OSError | SafetensorError):
             raise UsageError(f"{self.to}: cannot be written ({error})") from None
+
+    def _leave(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else has written there meanwhile
+            for folder in self.made:
+                folder.rmdir()
+
+
+def _others(folder: Path) -> list[Path]:
+    """What lies in a folder that no build writes: it would be lost with it."""
+    return [
+        file for file in folder.rglob("*") if file.is_symlink() or (file.is_file() and file.suffix not in PUBLISHED)
+    ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.files import locked, write_atomically
+from training.files import locked, read_json, write_atomically
 from training.layouts.choice import layout_of
 from training.options import UsageError
 from training.publishing.build import build, is_portable
@@ -158,7 +158,6 @@ class _Digest:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        return read_json(file)
+    except UsageError:
         return {}
-    return found if isinstance(found, dict) else {}

@@ -1,14 +1,20 @@
 """The card of a published model: README.md with its metadata, built from the record and the figures beside the weights."""
 
 import hashlib
-import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from training.declaration import UNDECLARED, Declaration
 from training.figures import MEASURES, figures, measure_named
 from training.layouts.choice import declaration_in
+from training.options import UsageError
 from training.publishing.commit import commit_of_code
+from training.publishing.markdown import fenced, plain
+from training.publishing.record import read_results, read_run
+
+NAME = re.compile(r"[\w.-]+/[\w.-]+|\w[\w .+()-]*", re.ASCII)  # nothing that ends a string, a heading or a cell
 
 
 def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
@@ -19,10 +25,15 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
         name: how the card calls the model: a Hub id, or the folder's name.
         class_name: of the pipeline.
         layout: of the folder, a module of training/layouts/.
+
+    Raises:
+        UsageError: the name, or what the record says, cannot stand on a page.
     """
     from huggingface_hub import ModelCard, ModelCardData  # takes most of a second
 
-    run, found = (_read(folder / file) for file in ("run.json", "results.json"))
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r:.200}: goes into the card; a name is of letters, digits, blanks and . _ - + ( )")
+    run, found = read_run(folder), read_results(folder)
     declaration = declaration_in(folder) or UNDECLARED
     dataset = run["dataset"] if run else {}
     dataset_id = dataset.get("id")
@@ -45,12 +56,9 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
         *(f"{said}:\n\n![{said}]({file})\n" for file, said in pictures.items() if (folder / file).is_file()),
         _limits(dataset),
         _code(folder),
+        _weights(folder),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(part for part in parts if part)))
-
-
-def _read(file: Path) -> dict:
-    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _describe(figure, declaration: Declaration, found: dict) -> str:
@@ -90,8 +98,8 @@ def _training(run: dict) -> str:
     if not run:
         return ""
     return (
-        f"## Training\n\n{run['step']} steps on {run['dataset']['id']} in {run['seconds'] / 60:.1f} minutes "
-        f"({run['device']}), {run['parameters']:,} parameters:\n\n```\n{run['command']}\n```\n"
+        f"## Training\n\n{run['step']} steps on {plain(run['dataset']['id'])} in {run['seconds'] / 60:.1f} minutes "
+        f"({plain(run['device'])}), {run['parameters']:,} parameters:\n\n{fenced(run['command'])}\n"
     )
 
 
@@ -103,13 +111,13 @@ def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
         if figure.metric_type is not None and figure.key in found:
             error = found.get(figure.error)
             value = f"{found[figure.key]}" if error is None else f"{found[figure.key]} ± {error}"
-            lines.append(f"| {_describe(figure, declaration, found)} | {value} |")
+            lines.append(f"| {plain(_describe(figure, declaration, found))} | {value} |")
     if not lines:
         return ""
-    text = f"## Measured\n\nOn {dataset.get('held_out', 'test data')}:\n\n| what | figure |\n|---|---|\n"
+    text = f"## Measured\n\nOn {plain(dataset.get('held_out') or 'test data')}:\n\n| what | figure |\n|---|---|\n"
     text += "\n".join(lines) + "\n"
     if "convention" in found:
-        text += f"\nLikelihood: {found['convention']}.\n"
+        text += f"\nLikelihood: {plain(found['convention'])}.\n"
     if extractor:
         text += (
             f"\nDistances are of {found['samples']:,} samples, in the features of `{extractor['id']}` (SHA-256 of its "
@@ -122,7 +130,7 @@ def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
 def _limits(dataset: dict) -> str:
     licence = dataset.get("licence") or "see its page"
     name = dataset.get("id")
-    data = f" It knows nothing but {name} (licence of the data: {licence})." if name else ""
+    data = f" It knows nothing but {plain(name)} (licence of the data: {plain(licence)})." if name else ""
     return (
         "## Limits and intended use\n\nFor learning, teaching and comparing generative models, and as a small part of "
         f"other programs.{data} Likelihoods compare only within one data set and one convention. The code and the "
@@ -131,9 +139,24 @@ def _limits(dataset: dict) -> str:
 
 
 def _code(folder: Path) -> str:
-    files = sorted(folder.rglob("*.py"))
-    rows = "".join(
-        f"| `{file.relative_to(folder).as_posix()}` | {hashlib.sha256(file.read_bytes()).hexdigest()} |\n"
-        for file in files
-    )
-    return f"## Code\n\nOf commit {commit_of_code()}.\n\n| file | SHA-256 |\n|---|---|\n{rows}"
+    return f"## Code\n\nOf commit {commit_of_code()}.\n\n{_hashes(folder, folder.rglob('*.py'))}"
+
+
+def _weights(folder: Path) -> str:
+    return f"## Weights\n\n{_hashes(folder, folder.rglob('*.safetensors'))}"
+
+
+def _hashes(folder: Path, files: Iterable[Path]) -> str:
+    """A table of files, each with its SHA-256."""
+    rows = "".join(f"| `{file.relative_to(folder).as_posix()}` | {sha256(file)} |\n" for file in sorted(files))
+    return f"| file | SHA-256 |\n|---|---|\n{rows}"
+
+
+def sha256(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def hashes_on(text: str) -> dict[str, str]:
+    """The SHA-256 that a card tells of each file."""
+    return dict(re.findall(r"^\| `([^`|\n]+)` \| ([0-9a-f]{64}) \|$", text, re.M))

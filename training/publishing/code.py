@@ -15,13 +15,13 @@ from training.publishing.compile import compiled
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def defining_file(kind: str, class_name: str) -> Path:
-    """The file pipelines/*/<kind>_*.py that defines a class.
+def defining_file(kind: str, class_name: str, root: Path | None = None) -> Path:
+    """The file pipelines/*/<kind>_*.py that defines a class, of this tree or of another at `root`.
 
     Raises:
         UsageError: none does.
     """
-    for file in sorted(ROOT.glob(f"pipelines/*/{kind}_*.py")):
+    for file in sorted((root or ROOT).glob(f"pipelines/*/{kind}_*.py")):
         if class_name in _classes(file, file.stat().st_mtime_ns):
             return file
     raise UsageError(f"{class_name}: no file pipelines/*/{kind}_*.py defines it")
@@ -35,12 +35,21 @@ def _classes(file: Path, changed: int) -> frozenset[str]:
 
 def module_name(file: Path) -> str:
     """The module's dotted name from the root: pipelines.autoencoders.modeling_vae."""
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join((*file.parts[-3:-1], file.stem))
 
 
-def file_of_module(module: str) -> Path:
-    """The file of a dotted name from the root."""
-    return ROOT / (module.replace(".", "/") + ".py")
+def text_of(file: Path) -> str:
+    """A module of pipelines/ as it goes to the Hub. An older tree may hold what is compiled no more: it went as it lay.
+
+    Raises:
+        UsageError: as of `compiled`, of this tree.
+    """
+    try:
+        return compiled(file)
+    except (UsageError, SyntaxError):
+        if file.is_relative_to(ROOT):
+            raise
+        return file.read_text(encoding="utf-8")
 
 
 def hashed_name(stem: str, content: bytes) -> str:
@@ -50,7 +59,7 @@ def hashed_name(stem: str, content: bytes) -> str:
 
 def add_code(file: Path, folder: Path) -> str:
     """Write a module of pipelines/, with what it shares compiled in, under its hashed name; returns that name."""
-    content = compiled(file).encode()
+    content = text_of(file).encode()
     module = hashed_name(file.stem, content)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_bytes(content)

@@ -34,17 +34,16 @@ def _commit_of(root: Path) -> str:
     )
 
 
-def commit_on_card(folder: Path) -> str | None:
-    """The commit that a card records: 40 hexadecimal digits, or None."""
-    card = folder / "README.md"
-    found = (
-        re.search(r"^Of commit ([0-9a-f]{40})\.$", card.read_text(errors="replace"), re.M) if card.is_file() else None
-    )
+def commit_on_card(card: str) -> str | None:
+    """The commit that a card's text records: 40 hexadecimal digits, or None."""
+    found = re.search(r"^Of commit ([0-9a-f]{40})\.$", card, re.M)
     return found[1] if found else None
 
 
 def date_of(commit: str) -> str | None:
-    """The day of a commit of this repository; None where it is none."""
+    """The day of a commit in the history of this tree; None where it is none: what was only fetched is somebody's."""
+    if git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return None
     found = git("show", "-s", "--format=%cs", f"{commit}^{{commit}}", "--")
     return found.decode().strip() if found else None
 

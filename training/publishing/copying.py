@@ -1,4 +1,4 @@
-"""Copying what a model is made of: configs without local places, safetensors as they are or cast, nothing else."""
+"""Writing what a model is made of: JSON as the same bytes for the same content, safetensors as they are or cast."""
 
 import json
 import shutil
@@ -12,25 +12,15 @@ def write_json(file: Path, content: dict) -> None:
     file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def copy_files(files: list[Path], to: Path, dtype: str | None = None) -> None:
-    """Configs and weights, the latter cast to `dtype` where it is given; nothing else that may lie among them.
+def copy_weights(file: Path, to: Path, dtype: str | None = None) -> None:
+    """Weights, cast to `dtype` where it is given.
 
     Raises:
         UsageError: weights overflow in that dtype.
     """
-    to.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        if file.suffix == ".safetensors" and dtype is not None:
-            _cast(file, to / file.name, dtype)
-        elif file.suffix == ".json":
-            config = json.loads(file.read_text())
-            config.pop("_name_or_path", None)
-            write_json(to / file.name, config)
-        elif file.suffix in (".safetensors", ".txt", ".model"):
-            shutil.copyfile(file, to / file.name)
-
-
-def _cast(file: Path, to: Path, dtype: str) -> None:
+    if dtype is None:
+        shutil.copyfile(file, to)
+        return
     import torch
     from safetensors.torch import load_file, save_file
 
