@@ -255,7 +255,7 @@ async def info(kind: str, user: str, name: str, request: Request, revision: str 
     place = at(repo, revision)
     if place is None:
         return refused(404, "RevisionNotFound")
-    siblings = [{"rfilename": p} for p in sorted(place[1])]
+    siblings = [{"rfilename": p, "size": len(b)} for p, b in sorted(place[1].items())]
     return {"id": f"{user}/{name}", "sha": place[0], "siblings": siblings, "private": repo["private"], "tags": []}
 
 

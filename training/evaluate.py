@@ -65,7 +65,7 @@ def held_out_data(options: argparse.Namespace, pipe):
     dataset = options.dataset or trained["name"]
     if dataset is None:
         raise UsageError(f"{options.source}: has no run.json that names its data; give --dataset")
-    reader = reader_named(trained.get("reader", "images"))
+    reader = reader_named(trained.get("reader") or "images")
     if set(options.only) == {"kept_rows"}:  # they need no data
         kept = reader.kept_rows(dataset)
         if kept is None:

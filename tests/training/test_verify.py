@@ -5,9 +5,11 @@ import subprocess
 
 import pytest
 
+from benchmarks.foreign_code import ATTACKS, PLAIN, added, attack, card_line, changed, entry, linked, one_bit
 from tests.conftest import ROOT
 from training.publishing import build, code, commit
 from training.publishing.code import hashed_name
+from training.publishing.spaces import space
 from training.publishing.verify import verify
 
 PART = "pipelines/contract.py"  # compiled into every pipeline of images, into no network
@@ -100,3 +102,88 @@ def test_without_git_today_s_code_is_still_told(tree, tiny_run, tmp_path, monkey
     change(tree / PART)
     good, words = verdicts(tmp_path / "built")
     assert not good and words["modeling_vae"] == "this project's code" and words["pipeline_vae"].startswith("foreign")
+
+
+# What a load would run, beside the code itself
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The portable folders that attacks begin with."""
+    place = tmp_path_factory.mktemp("portable")
+    for name in ATTACKS:
+        build.build(ROOT / "checkpoints" / name, place / name)
+        good, lines = verify(str(place / name))
+        assert good and all(line.startswith("ok ") for line in lines), lines
+    return place
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_that_would_run_foreign_code_is_approved(name, built, tmp_path):
+    """The ways are those of benchmarks/foreign_code.py, which counts more of them."""
+    ended = attack(built / name, ATTACKS[name], tmp_path)
+    assert len(ended) >= 10 and {how for how in ended.values()} == {"BAD"}, ended
+
+
+def test_what_is_bad_is_named(built, tmp_path):
+    def told(change) -> list[str]:
+        folder = changed(built / PLAIN, tmp_path / "changed" / PLAIN, change)
+        good, lines = verify(str(folder))
+        shutil.rmtree(tmp_path / "changed")
+        assert not good
+        return [line for line in lines if line.startswith("BAD")]
+
+    index = "BAD model_index.json: "
+    assert told(entry("model_index.json", "auto_map", value={})) == [
+        f"{index}'auto_map' is not what a build of this model writes"
+    ]
+    assert told(entry("model_index.json", "custom", value=1)) == [f"{index}holds 'custom', which no build writes"]
+    (said,) = told(entry("run.json", "hub_note", value="x"))
+    assert said == "BAD run.json: holds 'hub_note', which no build writes"
+    assert told(added("vae/native.so")) == ["BAD vae/native.so: no build of this model makes such a file"]
+    assert "BAD vae: is a link, not a plain file" in told(linked("vae", ""))
+    said = told(entry("model_index.json", "vae", value=["subprocess", "Popen"]))
+    assert "BAD .: cannot be built anew: Popen: no file pipelines/*/modeling_*.py defines it" in said
+    (said,) = told(one_bit)
+    assert "20 tensors, which are not those that its card tells; SHA-256 " in said
+    (said,) = told(card_line("prior: other/repo"))
+    assert said == "BAD README.md: its metadata has 'prior: other/repo', which no card of this project has"
+    assert told(added("a\nok  b")) == ["BAD 'a\\nok  b': no build of this model makes such a file"]
+
+
+def test_files_of_git_and_of_the_client_and_another_text_of_the_card_are_no_matter(built, tmp_path):
+    folder = changed(built / PLAIN, tmp_path / PLAIN, added(".cache/huggingface/download/x.metadata"))
+    added(".gitattributes", b"*.safetensors filter=lfs\n")(folder)
+    added(".git/hooks/pre-commit")(folder)
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nMore about it.\n")
+    good, lines = verify(str(folder))
+    assert good, lines
+    card.write_text(card.read_text().replace("## Weights", "## Other").split("## Other")[0])  # an older card
+    good, lines = verify(str(folder))
+    assert good and any("its card is of an older build" in line for line in lines), lines
+
+
+def test_a_checkpoint_and_a_space_are_verified_as_they_are_made(tmp_path):
+    assert verify(str(ROOT / "checkpoints" / PLAIN))[0]
+    space(ROOT / "spaces" / "vae", tmp_path / "space")
+    assert verify(str(tmp_path / "space"))[0]
+    for name in ("kit/more.py", "more.json", "kit/theme.py"):
+        folder = changed(tmp_path / "space", tmp_path / "changed", added(name))
+        assert not verify(str(folder))[0], name
+        shutil.rmtree(folder)
+
+
+def test_a_commit_that_was_only_fetched_makes_no_code_ours(tree, tiny_run, tmp_path):
+    """Somebody's branch may lie in the clone; its code is not of this tree's history."""
+    first = git(tree, "rev-parse", "--abbrev-ref", "HEAD")
+    git(tree, "checkout", "--quiet", "-b", "theirs")
+    change(tree / PART)
+    change(tree / "pipelines" / "autoencoders" / "modeling_vae.py")
+    theirs = commit_all(tree)
+    build.build(tiny_run, tmp_path / "built")
+    assert theirs in (tmp_path / "built" / "README.md").read_text() and verdicts(tmp_path / "built")[0]
+    git(tree, "checkout", "--quiet", first)
+    commit._commit_of.cache_clear()
+    good, words = verdicts(tmp_path / "built")
+    assert not good and all(said.startswith("foreign") for said in words.values()), words

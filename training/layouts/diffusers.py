@@ -129,12 +129,10 @@ def read_index(source: Path, root: Path | None = None) -> dict:
     if not is_plain(class_name):
         raise UsageError(f"{file}: no index of a pipeline: _class_name is {index.get('_class_name')!r}")
     names = arguments(text_of(defining_file("pipeline", class_name, root)), class_name)
-    found = {**_marks(index, file), "_class_name": class_name}
-    for name, value in index.items():
-        if isinstance(value, list) and not name.startswith("_"):
-            found[name] = _component(name, value, names, file, root)
-        elif name in names and name != "auto_map":
-            found[name] = value
+    lists = {name: value for name, value in index.items() if isinstance(value, list) and not name.startswith("_")}
+    found = only(index, names - lists.keys() - {"auto_map"}, str(file)) | _marks(index, file)
+    found |= {name: _component(name, value, names, file, root) for name, value in lists.items()}
+    found["_class_name"] = class_name
     missing = [name for name in components(found) if not plain_folder(source, name).is_dir()]
     if missing:
         raise UsageError(f"{source}: its component {missing[0]} is missing")
@@ -161,13 +159,17 @@ def _marks(content: dict, file: Path) -> dict:
     version = content.get("_diffusers_version", "0")
     if not isinstance(version, str) or not re.fullmatch(r"[0-9A-Za-z.+-]{1,40}", version):
         raise UsageError(f"{file}: _diffusers_version is {version!r:.100}; it must be a version like 0.42.1")
-    return only(content, MARKS)
+    return only(content, MARKS, str(file))
 
 
 def _copy_component(
     source: Path, name: str, index: dict, folder: Path, dtype: str | None, root: Path | None = None
 ) -> None:
-    """Configs, with what the component's class takes, and weights; nothing else that may lie among them."""
+    """Configs, with what the component's class takes, and weights; nothing else that may lie among them.
+
+    Raises:
+        UsageError: a file of it is missing or damaged.
+    """
     library, class_name = index[name]
     (folder / name).mkdir()
     for file in plain_files(plain_folder(source, name)):
@@ -176,6 +178,20 @@ def _copy_component(
         elif file.name in CONFIGS:
             content = read_json(file, "config", finite=False)
             write_json(folder / name / file.name, _config(file, content, library, class_name, root))
+    there = {file.name for file in (folder / name).iterdir()}
+    for any_of in _needed(library, class_name):
+        if not there & set(any_of):
+            raise UsageError(f"{source / name}: is not whole; there is no {any_of[0]} in it")
+
+
+def _needed(library: str, class_name: str) -> list[tuple[str, ...]]:
+    """The files of a component of a class, one of each."""
+    kind = library_class(library, class_name, class_name) if is_library(library) else None
+    if hasattr(kind, "vocab_files_names"):
+        return [("tokenizer.json",), ("tokenizer_config.json",)]
+    if getattr(kind, "config_name", "") == "scheduler_config.json":
+        return [("scheduler_config.json",)]
+    return [("config.json",), WEIGHTS]
 
 
 def _config(file: Path, content: dict, library: str, class_name: str, root: Path | None) -> dict:
@@ -188,7 +204,7 @@ def _config(file: Path, content: dict, library: str, class_name: str, root: Path
         names = taken_by(library_class(library, class_name, where))
     else:
         names = arguments(text_of(defining_file("modeling", class_name, root)), class_name)
-    return {**only(content, names), **_marks(content, file)}
+    return {**only(content, names, where), **_marks(content, file)}
 
 
 def components(index: dict) -> dict[str, list[str]]:

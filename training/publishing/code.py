@@ -6,7 +6,7 @@ other's code: a module's name therefore carries a hash of its content.
 
 import ast
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from training.options import UsageError
@@ -44,10 +44,16 @@ def text_of(file: Path) -> str:
     Raises:
         UsageError: as of `compiled`, of this tree.
     """
+    state = tuple((part, part.stat().st_mtime_ns) for part in sorted(file.parents[1].rglob("*.py")))
+    return _text_of(file, file.is_relative_to(ROOT), state)
+
+
+@lru_cache(maxsize=256)
+def _text_of(file: Path, is_ours: bool, state: tuple) -> str:
     try:
         return compiled(file)
     except (UsageError, SyntaxError):
-        if file.is_relative_to(ROOT):
+        if is_ours:
             raise
         return file.read_text(encoding="utf-8")
 

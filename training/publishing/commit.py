@@ -48,6 +48,11 @@ def date_of(commit: str) -> str | None:
     return found.decode().strip() if found else None
 
 
+def has_changed_since(commit: str) -> bool:
+    """Whether pipelines/ is otherwise now than at a commit of this repository."""
+    return git("diff", "--quiet", commit, "--", "pipelines") is None
+
+
 def extract_pipelines(commit: str, to: Path) -> bool:
     """Write pipelines/ as it was at a commit below `to`; whether that went well."""
     archive = git("archive", "--format=tar", commit, "pipelines")

@@ -15,6 +15,8 @@ from training.options import UsageError
 MARKS = ("_class_name", "_diffusers_version")  # of diffusers, in each index and config
 # of transformers' configs: what fetches or runs code, or names a place
 NOT_OF_CONFIGS = ("_name_or_path", "auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
+# what asks a library to run or fetch something, wherever it stands
+ASKING = ("auto_map", "custom_pipelines", "impl", "quantization_config", "trust_remote_code", "_class_name")
 TOKENIZER = (
     "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model",
 )  # fmt: skip
@@ -27,9 +29,22 @@ TOKENIZER_CONFIG = (
 LONGEST_TEMPLATE = 50_000  # characters of a chat template, which transformers runs in a sandbox
 
 
-def only(content: dict, names) -> dict:
-    """The entries of these names."""
-    return {name: value for name, value in content.items() if name in names}
+def only(content: dict, names, where: str) -> dict:
+    """The entries of these names.
+
+    Raises:
+        UsageError: inside of one stands what would make a library run code.
+    """
+    found = {name: value for name, value in content.items() if name in names}
+    todo = [found[name] for name in found]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            asking = [name for name in value if name in ASKING]
+            if asking:
+                raise UsageError(f"{where}: holds {asking[0]}, which is of no model of this project")
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return found
 
 
 # Our own classes
@@ -97,7 +112,7 @@ def transformers_config(content: dict, where: str) -> dict:
     except (KeyError, ValueError, TypeError):
         name = content.get("model_type")
         raise UsageError(f"{where}: model_type is {name!r}; it must be one of transformers' own") from None
-    found = only(content, known.keys() - set(NOT_OF_CONFIGS))
+    found = only(content, known.keys() - set(NOT_OF_CONFIGS), where)
     classes = found.get("architectures") or []
     if not isinstance(classes, list):
         raise UsageError(f"{where}: architectures is {classes!r}; it must be a list of classes of transformers")
@@ -123,7 +138,7 @@ def custom_task(task: str, content, where: str) -> dict:
     for name in classes:
         if not name.startswith("AutoModel") or not hasattr(transformers, name):
             raise UsageError(f"{where}: names {name}; it must be an Auto class of transformers")
-    return only(content, ("impl", "pt", "type"))
+    return only(content, ("impl", "pt", "type"), where)
 
 
 def cleaned(name: str, content: dict, where: str) -> dict:
@@ -133,13 +148,13 @@ def cleaned(name: str, content: dict, where: str) -> dict:
         UsageError: it names a class that is no tokenizer of transformers, or its chat template is endless.
     """
     if name == "tokenizer.json":
-        return only(content, TOKENIZER)
+        return {key: value for key, value in content.items() if key in TOKENIZER}  # its words may be any
     if name == "generation_config.json":
         from transformers import GenerationConfig
 
         plain = {k: v for k, v in content.items() if not isinstance(v, dict)}
-        return only(plain, GenerationConfig().to_dict())
-    found = only(content, TOKENIZER_CONFIG)
+        return only(plain, GenerationConfig().to_dict(), where)
+    found = only(content, TOKENIZER_CONFIG, where)
     template = found.get("chat_template") or ""
     if not isinstance(template, str) or len(template) > LONGEST_TEMPLATE:
         raise UsageError(f"{where}: chat_template must be a text of at most {LONGEST_TEMPLATE} characters")

@@ -19,7 +19,7 @@ from training.options import UsageError, check_repo_id
 from training.publishing import code
 from training.publishing.build import build, checkpoint
 from training.publishing.card import NAME, hashes_on, sha256
-from training.publishing.commit import commit_on_card, date_of, extract_pipelines, git
+from training.publishing.commit import commit_on_card, date_of, extract_pipelines, git, has_changed_since
 from training.publishing.spaces import space
 
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".npy", ".npz", ".joblib")
@@ -79,14 +79,14 @@ def _entries(top: Path) -> list[tuple[Path, str | None]]:
     while todo and len(found) <= MOST_FILES:
         folder = todo.pop()
         try:
-            inside = [path for path in sorted(folder.iterdir()) if path.relative_to(top).as_posix() not in OF_CLIENTS]
+            inside = sorted(folder.iterdir())
         except OSError as error:
             found.append((folder, f"a folder that cannot be read ({error.strerror})"))
             continue
         for path in inside:
             what = odd(path)
             if what is None and path.is_dir():
-                todo.append(path)
+                todo += [path] if path.relative_to(top).as_posix() not in OF_CLIENTS else []
             else:
                 found.append((path, what))
         if not inside and folder != top:
@@ -124,7 +124,9 @@ class _Judge:
         self.has_code = self.is_space or any(folder.glob("*.py"))
         self.builds = [_Build("this project's code")]
         self._fill(self.builds[0], None)
-        if not self.is_space and not self._is_whole(self.builds[0]) and self.commit and (date := date_of(self.commit)):
+        asks = not self.is_space and not self._is_whole(self.builds[0])
+        date = date_of(self.commit) if asks and self.commit and has_changed_since(self.commit) else None
+        if date is not None:
             root = temporary / "tree"
             older = _Build(f"an older build of this project's code, of commit {self.commit[:10]}, {date}")
             root.mkdir()
