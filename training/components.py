@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.files import read_json
 from training.folders import WEIGHTS_AND_CONFIGS, local_folder, plain_files, plain_folder
-from training.options import UsageError
+from training.options import UsageError, in_one_line
 
 
 def component_folder(source: str, name: str | None, named: str = "--init_from") -> Path:
@@ -58,8 +58,7 @@ def load_component(source: str, name: str | None, cls: type, named: str = "--ini
             raise ValueError(f"its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
         return model
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"{named} {source}: holds no {what} that can be loaded ({why})") from None
+        raise UsageError(f"{named} {source}: holds no {what} that can be loaded ({in_one_line(error)})") from None
 
 
 def _no_code(cls: type) -> dict:

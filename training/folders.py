@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from training.options import UsageError
+from training.options import UsageError, in_one_line
 
 MOST_FILES, MOST_BYTES = 500, 10_000_000_000  # of what is fetched of one repository
 WEIGHTS_AND_CONFIGS = ("*.json", "*.safetensors", "*.txt", "*.model")  # no code and no pickles
@@ -105,8 +105,7 @@ def local_folder(source: str, named: str = "", only: Sequence[str] = WITH_CODE) 
     except UsageError:
         raise
     except Exception as error:  # the Hub client raises many kinds; each is the same to the user
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"{place}: neither a folder nor a repository on the Hub ({why})") from None
+        raise UsageError(f"{place}: neither a folder nor a repository on the Hub ({in_one_line(error)})") from None
 
 
 def files_on_hub(source: str) -> list[str]:

@@ -26,6 +26,11 @@ class UsageError(Exception):
     """Input that cannot be used. The message names the option, its value and what would be right."""
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error of a library says, of whatever kind it is, for the one line of a `UsageError`."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class Stopped(Exception):
     """A run that ended early for a reason its message tells; `code` is the exit status."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training.files import read_json
 from training.folders import is_plain, plain_files, plain_folder
-from training.options import UsageError
+from training.options import UsageError, in_one_line
 from training.publishing.code import add_code, defining_file, module_name, text_of
 from training.publishing.configs import MARKS, arguments, cleaned, library_class, only, taken_by, transformers_config
 from training.publishing.copying import copy_weights, write_json
@@ -68,10 +68,10 @@ def load(folder: Path, device: str):
     logging.disable_progress_bar()  # of loading: an instant
     try:
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UsageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe.to(device)
+    except Exception as error:  # the library raises many kinds, and files from elsewhere make more
+        raise UsageError(f"{folder}: cannot be loaded ({in_one_line(error)})") from None
 
 
 def networks(pipe) -> dict:

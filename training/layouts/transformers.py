@@ -4,7 +4,7 @@ from pathlib import Path
 
 from training.files import read_json
 from training.folders import plain_files
-from training.options import UsageError
+from training.options import UsageError, in_one_line
 from training.publishing.code import add_code, defining_file
 from training.publishing.configs import cleaned, custom_task, transformers_config
 from training.publishing.copying import copy_weights, write_json
@@ -69,8 +69,8 @@ def load(folder: Path, device: str):
     logging.disable_progress_bar()
     try:
         return pipeline(model=str(folder), trust_remote_code=True, device=device, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
+    except Exception as error:  # the library raises many kinds, and files from elsewhere make more
+        raise UsageError(f"{folder}: cannot be loaded ({in_one_line(error)})") from None
 
 
 def networks(pipe) -> dict:
