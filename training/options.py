@@ -2,6 +2,7 @@
 
 A field may carry bounds in its metadata: `least`, `most` (inclusive), `above` and `below` (exclusive), `choices`. `option(...)`
 makes one.
+A YAML file may come from anywhere: it is bounded, and holds options as single values or flat lists of them, nothing else.
 Bad input is a `UsageError`: `command_line` prints it as one line and ends with exit code 2.
 """
 
@@ -13,17 +14,33 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 BOUNDS = ("least", "most", "above", "below", "choices")
 OWN = (*BOUNDS, "may_change_on_resume")  # what argparse does not know
+MOST_YAML, MOST_VALUE = 50_000, 4_096  # bytes of a file of options, characters of one value; a path is no longer
+MOST_INTEGER = 2**63 - 1  # tensors hold no larger ones
+MOST_MESSAGE = 1_000  # characters; of what is longer, the middle is left out
+
+
+def one_line(text: object, most: int = MOST_MESSAGE) -> str:
+    """Any text, or what an exception says, as one line that can be printed: at most `most` characters, no control codes."""
+    line = " ".join(str(text).split())
+    if len(line) > most:
+        line = f"{line[: most // 2 - 2]} ... {line[3 - most // 2 :]}"
+    return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class UsageError(Exception):
-    """Input that cannot be used. The message names the option, its value and what would be right."""
+    """Input that cannot be used. The message, one line, names the option, its value and what would be right."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def in_one_line(error: Exception) -> str:
@@ -96,6 +113,10 @@ def parse(options_class: type, argv: Sequence[str] | None = None, description: s
             HfArgumentParser._parse_dataclass_field(parser, field)
 
     argv = list(sys.argv[1:] if argv is None else argv)
+    for before, word in zip(["", *argv], argv, strict=False):
+        if len(word) > MOST_VALUE:
+            named = word[:40].partition("=")[0] if word.startswith("--") else before
+            raise UsageError(f"{named}: a value of {len(word)} characters; it must have at most {MOST_VALUE}")
     parser = Parser(options_class, allow_abbrev=False, description=description)
     parser.add_argument("--config", help="a YAML file of options, which the command line overrides")
     names = {f.name for f in dataclasses.fields(options_class)}
@@ -119,22 +140,109 @@ def _from_yaml(argv: list[str], names: set[str]) -> list[str]:
             file = word.removeprefix("--config=")
     if file is None:
         return []
-    if not Path(file).is_file():
-        raise UsageError(f"--config {file}: there is no such file")
-    try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {file}: not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"--config {file}: holds {type(values).__name__}; it must map options to values")
     line = []
-    for key, value in values.items():
-        if key not in names:
-            raise UsageError(f"--config {file}: {key} is not an option{_close(str(key), names, '')}")
-        if value is not None:
-            several = value if isinstance(value, list) else [value]
-            line += [f"--{key}", *(str(v) for v in several)]
+    try:
+        for key, values in _yaml_options(_read_yaml(Path(file))):
+            if key not in names:
+                raise ValueError(f"{key} is not an option{_close(key, names, '')}")
+            if values is None or isinstance(values, str):
+                line += [] if values is None else [f"--{key}={values}"]
+            else:
+                line += [f"--{key}", *values]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {file}: not a YAML file: {error}") from None
     return line
+
+
+def _read_yaml(file: Path) -> str:
+    if not file.is_file():  # a pipe or a device would not end
+        raise ValueError("it is no regular file" if file.exists() else "there is no such file")
+    with open(file, "rb") as opened:
+        content = opened.read(MOST_YAML + 1)
+    if len(content) > MOST_YAML:
+        raise ValueError(f"it is larger than {MOST_YAML // 1000} kB; options take a few lines")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not a YAML file: {error}") from None
+
+
+_YAML_NAMES = {
+    yaml.ScalarEvent: "a value",
+    yaml.SequenceStartEvent: "a list",
+    yaml.MappingStartEvent: "a mapping",
+    yaml.DocumentStartEvent: "a second document",
+    yaml.StreamEndEvent: "nothing",
+}
+
+
+def _yaml_options(text: str) -> Iterator[tuple[str, str | list[str] | None]]:
+    """What a YAML file maps options to: (option, its value or the values of its list), as a command line says them.
+
+    Read event by event, and no further than what is refused: aliases can multiply a file's size, deep nesting the time
+    it takes, and tags make objects.
+
+    Raises:
+        ValueError: anything but one mapping of words to values or flat lists of values.
+        yaml.YAMLError: no YAML.
+    """
+    loader, seen = yaml.SafeLoader(text), set()
+
+    def event(*wanted: type, what: str) -> yaml.Event:
+        found = loader.get_event()
+        line = found.start_mark.line + 1
+        if getattr(found, "anchor", None) is not None:
+            raise ValueError(f"line {line}: holds an anchor or an alias; write the value out")
+        if getattr(found, "tag", None) is not None:
+            raise ValueError(f"line {line}: holds the tag {found.tag}; a value has none")
+        if not isinstance(found, wanted):
+            raise ValueError(f"line {line}: holds {_YAML_NAMES[type(found)]}; {what}")
+        return found
+
+    must_map, one_mapping = "it must map options to values", "it must hold one mapping and nothing after it"
+    event(yaml.StreamStartEvent, what=must_map)
+    event(yaml.DocumentStartEvent, what=must_map)
+    event(yaml.MappingStartEvent, what=must_map)
+    while True:
+        found = event(yaml.ScalarEvent, yaml.MappingEndEvent, what="an option must be a word")
+        if isinstance(found, yaml.MappingEndEvent):
+            break
+        key = found.value
+        if key in seen:
+            raise ValueError(f"line {found.start_mark.line + 1}: names {key} twice")
+        seen.add(key)
+        flat = "a value must be a single one, or a flat list of such"
+        found = event(yaml.ScalarEvent, yaml.SequenceStartEvent, what=flat)
+        if isinstance(found, yaml.ScalarEvent):
+            yield key, _yaml_value(loader, found)
+            continue
+        values = []
+        while isinstance(found := event(yaml.ScalarEvent, yaml.SequenceEndEvent, what=flat), yaml.ScalarEvent):
+            values.append(_yaml_value(loader, found))
+        if any(value is None or value.startswith("--") for value in values):
+            raise ValueError(f"{key} holds nothing, or an option, where a value must stand")
+        yield key, values
+    event(yaml.DocumentEndEvent, what=one_mapping)
+    event(yaml.StreamEndEvent, what=one_mapping)
+
+
+def _yaml_value(loader: yaml.SafeLoader, found: yaml.ScalarEvent) -> str | None:
+    """A value as a command line says it: numbers and words for true and false are read, dates and all else stay text."""
+    where = f"line {found.start_mark.line + 1}"
+    if len(found.value) > MOST_VALUE:
+        raise ValueError(f"{where}: a value of {len(found.value)} characters; it must have at most {MOST_VALUE}")
+    kind = loader.resolve(yaml.ScalarNode, found.value, found.implicit).rpartition(":")[2]
+    if kind == "null":
+        return None
+    if kind not in ("bool", "int", "float"):
+        return found.value
+    node = yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", found.value)
+    try:
+        return str(loader.construct_object(node))
+    except (ValueError, OverflowError):  # an integer of more digits than Python turns into text
+        raise ValueError(f"{where}: {found.value[:20]}... is no number that can be used") from None
 
 
 def _close(word: str, names: set[str], prefix: str) -> str:
@@ -143,19 +251,30 @@ def _close(word: str, names: set[str], prefix: str) -> str:
 
 
 def check(options) -> None:
-    """Numbers must be finite and within the bounds of their fields, words among their choices."""
+    """Values must be of their fields' types, numbers finite and within bounds, words among their choices."""
+    kinds = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        for one in value if isinstance(value, list) else [value]:
-            _check_one(field.name, one, field.metadata)
+        of_list = typing.get_origin(kinds[field.name]) is list
+        kind = typing.get_args(kinds[field.name])[0] if of_list else kinds[field.name]
+        if of_list != isinstance(value, list):
+            raise UsageError(f"--{field.name} is {value!r}; it must be {'a list' if of_list else 'one value'}")
+        for one in value if of_list else [value]:
+            _check_one(field.name, one, kind, field.metadata)
 
 
-def _check_one(name: str, value, bounds) -> None:
+def _check_one(name: str, value, kind, bounds) -> None:
+    allowed = typing.get_args(kind) or (kind,)
+    # a whole number is a number, but true is neither
+    fits = type(value) in allowed or (type(value) is int and float in allowed)
+    if not fits:
+        words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
+        raise UsageError(f"--{name} is {value!r}; it must be {' or '.join(words.get(k, str(k)) for k in allowed)}")
     if bounds.get("choices") and value not in bounds["choices"]:
         raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(bounds['choices'])}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"--{name} is {value}; it must be a finite number")
     if bounds.get("least") is not None and value < bounds["least"]:
         raise UsageError(f"--{name} is {value}; it must be at least {bounds['least']}")
@@ -165,6 +284,8 @@ def _check_one(name: str, value, bounds) -> None:
         raise UsageError(f"--{name} is {value}; it must be above {bounds['above']}")
     if bounds.get("below") is not None and value >= bounds["below"]:
         raise UsageError(f"--{name} is {value}; it must be below {bounds['below']}")
+    if isinstance(value, int) and abs(value) > MOST_INTEGER:
+        raise UsageError(f"--{name} is {value}; its size must be at most {MOST_INTEGER}")
 
 
 def command_line(main: Callable[[], None]) -> None:

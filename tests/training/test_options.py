@@ -1,15 +1,16 @@
-"""Options: a dataclass, a YAML file and the command line, checked in one place."""
+"""Options: a dataclass, a YAML file and the command line, checked in one place; a file from anywhere does no harm."""
 
 import contextlib
 import dataclasses
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from training.loops.run_options import CommonOptions
-from training.options import UsageError, option, parse, with_default
+from training.options import UsageError, check, option, parse, with_default
 
 
 @dataclass
@@ -62,7 +63,7 @@ def test_another_default_keeps_the_text_and_the_bounds():
         ("sizes: [3, 0]", "--sizes is 0; it must be at least 1"),
         ("sizes: [3, x]", "--sizes: invalid int value: 'x'"),
         ("rate: .inf", "--rate is inf; it must be a finite number"),
-        ("[1, 2]", "holds list; it must map options to values"),
+        ("[1, 2]", "holds a list; it must map options to values"),
         ("a: [", "not a YAML file"),
     ],
 )
@@ -70,6 +71,106 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, text, message):
     with pytest.raises(UsageError) as error:
         parse(Options, ["--config", file(tmp_path, text)])
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+BOMB = "a: &a [x, x, x]\n" + "".join(
+    f"{new}: &{new} [{f'*{old}, ' * 9}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "line 1: holds an anchor or an alias"),
+        ("steps: 3\nrate: *x", "line 2: holds an anchor or an alias"),
+        ("sizes: " + "[" * 40_000, "line 1: holds a list; a value must be a single one, or a flat list"),
+        ("{" * 40_000, "line 1: holds a mapping; an option must be a word"),
+        ("- " * 20_000, "line 1: holds a list; it must map options to values"),
+        ("name: {a: 1}", "line 1: holds a mapping; a value must be a single one"),
+        ("steps: " + "9" * 40_000, "line 1: a value of 40000 characters; it must have at most 4096"),
+        ("steps: " + "9" * 4_000, "--steps is 99"),
+        ("steps: 0x" + "f" * 4_000, "line 1: 0xffffffffffffffffff... is no number"),
+        ("rate: 1e400", "--rate is inf; it must be a finite number"),
+        ("name: " + "x" * 10**7, "it is larger than 50 kB"),
+        ("steps: 3\nrate: 2\nsteps: 4", "line 3: names steps twice"),
+        ("name: !!python/object/apply:os.system [ls]", "holds the tag tag:yaml.org,2002:python/object/apply:os.system"),
+        ("name: !!binary aGk=", "holds the tag"),
+        ("<<: {steps: 3}", "holds a mapping"),
+        ("3: 4", "3 is not an option"),
+        ("[a]: 4", "holds a list; an option must be a word"),
+        ("steps: 3\n---\nsteps: 4", "line 2: holds a second document"),
+        ("sizes: [1, --fast]", "sizes holds nothing, or an option"),
+        ("name: a\0b", "not a YAML file"),
+        ("", "holds nothing; it must map options to values"),
+    ],
+)
+def test_a_file_made_to_harm_is_one_line(tmp_path, text, message):
+    with pytest.raises(UsageError) as error:
+        parse(Options, ["--config", file(tmp_path, text)])
+    said = str(error.value)
+    assert message in said and "\n" not in said and len(said) <= 1_000
+
+
+def test_dates_and_words_that_look_like_options_stay_text(tmp_path):
+    assert parse(Options, ["--config", file(tmp_path, "name: 2024-01-01\nsizes: 3")]) == Options(
+        name="2024-01-01", sizes=[3]
+    )
+    assert parse(Options, ["--config", file(tmp_path, "name: --fast\nfast: no")]) == Options(name="--fast")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(UsageError, match=f"--config {name}: it is no regular file"):
+            parse(Options, ["--config", str(name)])
+    with pytest.raises(UsageError, match=r"--config x*.*x: .*too long"):
+        parse(Options, ["--config", "x" * 300])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "1" + "0" * 10**6], "--steps: a value of 1000001 characters; it must have at most 4096"),
+        (["--name=" + "x" * 5_000], "--name: a value of 5007 characters"),
+        (["--steps", "1" + "0" * 400], "--steps is 1000"),
+        (["--sizes", str(2**63)], f"--sizes is {2**63}; its size must be at most {2**63 - 1}"),
+        (["--rate", "1e400"], "--rate is inf; it must be a finite number"),
+        (["--kind", "a\nb\x1b[31m"], r"it must be one of plain, fancy"),
+    ],
+)
+def test_words_of_the_command_line_are_bounded(words, message):
+    with pytest.raises(UsageError) as error:
+        parse(Options, words)
+    said = str(error.value)
+    assert message in said and said.isprintable() and len(said) <= 1_000
+
+
+def test_a_message_is_one_line_that_can_be_printed():
+    assert str(UsageError("a\n b\x1b[31m\0")) == r"a b\x1b[31m\x00"
+    long = str(UsageError("begin " + "x" * 10**6 + " end"))
+    assert len(long) == 1_000 and long.startswith("begin x") and long.endswith("x end")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "3"}, "--steps is '3'; it must be a whole number"),
+        ({"steps": True}, "--steps is True; it must be a whole number"),
+        ({"steps": 3.0}, "--steps is 3.0; it must be a whole number"),
+        ({"rate": None}, "--rate is None; it must be a number"),
+        ({"name": 3}, "--name is 3; it must be text or null"),
+        ({"fast": 1}, "--fast is 1; it must be true or false"),
+        ({"kind": ["plain"]}, "--kind is ['plain']; it must be one value"),
+        ({"sizes": 3}, "--sizes is 3; it must be a list"),
+        ({"sizes": [1, "2"]}, "--sizes is '2'; it must be a whole number"),
+    ],
+)
+def test_values_of_other_types_are_refused(changes, message):
+    """They come from files that keep options, like run.json; a command line is converted."""
+    check(Options(rate=1))
+    with pytest.raises(UsageError) as error:
+        check(Options(**changes))
+    assert message == str(error.value)
 
 
 @pytest.mark.parametrize("words", [["--step", "3"], ["--steps", "3", "stray"], ["--no_such", "1"]])

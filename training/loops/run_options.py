@@ -12,7 +12,9 @@ class CommonOptions:
     output_dir: str = option("runs/run", "folder that this run writes into", may_change_on_resume=True)
     resume: bool = option(False, "go on with the run in --output_dir", may_change_on_resume=True)
     overwrite: bool = option(False, "discard the run in --output_dir and start anew", may_change_on_resume=True)
-    seed: int = option(0, "seed of the initial weights, of the order of the data and of all noise", least=0)
+    seed: int = option(
+        0, "seed of the initial weights, of the order of the data and of all noise", least=0, most=2**32 - 1
+    )
     report_to: str = option(
         "none",
         "also send the figures to this experiment tracker",
