@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
-from tests.conftest import ROOT, TINY, run_here, run_module
+from tests.conftest import ROOT, TINY, run_module
 from training.autoencoders import vae
 from training.data.images import load_data
-from training.loops.checkpoints import load_checkpoint, save_checkpoint
 from training.loops.run import Run
 from training.loops.run_options import RunOptions
 from training.loops.single import train
@@ -65,7 +64,7 @@ def test_a_run_leaves_a_pipeline_a_record_and_pictures(tiny_run):
 def test_the_best_weights_by_validation_are_exported(tiny_run):
     best = min((line for line in log_of(tiny_run) if "validation" in line), key=lambda line: line["validation"])
     facts = json.loads((tiny_run / "checkpoints" / "best" / "state.json").read_text())
-    assert facts["step"] == best["step"] and facts["validation"] == best["validation"]
+    assert facts["best"] == {"step": best["step"], "validation": best["validation"]}
     kept = load_file(tiny_run / "checkpoints" / "best" / "average.safetensors")
     assert all(torch.equal(kept[k], v) for k, v in weights(tiny_run).items())
 
@@ -234,56 +233,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
     step = int(re.search(r"stopped and saved at step (\d+); to go on: python -m training.autoencoders.vae", said)[1])
     assert (folder / "checkpoints" / f"step-{step:08d}").is_dir() and "Traceback" not in said
     assert said.rstrip().endswith("--resume true")
-
-
-def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    whole = tiny(tmp_path / "whole")
-    for damage in ("cut", "missing tensor", "no state"):
-        folder = tmp_path / damage
-        shutil.copytree(whole, folder)
-        last = folder / "checkpoints" / "step-00000012"
-        if damage == "cut":
-            file = last / "optimizer.pt"
-            file.write_bytes(file.read_bytes()[:1000])
-        elif damage == "missing tensor":
-            tensors = load_file(last / "model.safetensors")
-            tensors.pop("decoder.last.bias")
-            save_file(tensors, last / "model.safetensors")
-            facts = json.loads((last / "state.json").read_text())
-            import hashlib
-
-            facts["sha256"]["model.safetensors"] = hashlib.sha256((last / "model.safetensors").read_bytes()).hexdigest()
-            (last / "state.json").write_text(json.dumps(facts))
-        else:
-            (last / "state.json").unlink()
-        done = run_here("training.autoencoders.vae", "--output_dir", folder, *TINY, "--resume", "true")
-        assert done.returncode == 0, done.stderr
-        assert "step-00000012 cannot be used" in done.stderr and "going on from step 8" in done.stderr
-        if damage == "missing tensor":
-            assert "decoder.last.bias" in done.stderr
-        assert_same_weights(whole, folder)
-
-
-def test_loading_a_damaged_checkpoint_changes_nothing(tmp_path):
-    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    save_checkpoint(tmp_path / "c", {"model": model, "other": other}, {"step": 1})
-    (tmp_path / "c" / "other.safetensors").write_bytes(b"cut")
-    fresh = torch.nn.Linear(2, 2)
-    before = fresh.weight.detach().clone()
-    with pytest.raises(ValueError, match=r"other\.safetensors is cut short or altered"):
-        load_checkpoint(tmp_path / "c", {"model": fresh, "other": torch.nn.Linear(2, 2)})
-    assert torch.equal(fresh.weight, before)
-
-
-def test_an_optimizer_of_other_groups_is_refused_before_anything_is_loaded(tmp_path):
-    model = torch.nn.Linear(3, 2)
-    save_checkpoint(tmp_path / "step-1", {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}, {})
-    other = torch.nn.Linear(3, 2)
-    before = other.weight.clone()
-    groups = torch.optim.AdamW([{"params": [other.weight]}, {"params": [other.bias]}])
-    with pytest.raises(ValueError, match=r"optimizer has parameters in groups of \[2\], not of \[1, 1\]"):
-        load_checkpoint(tmp_path / "step-1", {"model": other, "optimizer": groups})
-    assert torch.equal(other.weight, before)
 
 
 def test_a_finished_run_resumed_changes_nothing(tmp_path):

@@ -1,10 +1,14 @@
-"""Checkpoints: modules and optimizers as one folder that appears when it is complete, and is whole or refused."""
+"""Checkpoints: modules and optimizers as one folder that appears when it is complete, and is whole or refused.
+
+Beside the weights lies state.json: which run they are of and how far it had come, a hash of each file, and one of all that.
+"""
 
 import hashlib
 import io
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import torch
@@ -12,7 +16,19 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from training.files import write_atomically
+from training.files import read_json, write_atomically
+from training.options import UsageError, one_line
+
+STATE = "state.json"
+KINDS = {
+    "run": str,
+    "step": int,
+    "processes": int,
+    "best": dict | None,
+    "options": dict,
+    "sha256": dict,
+}  # in state.json
+SLACK, TIMES = 2**24, 8  # bytes of a file of a checkpoint: at most so many, and so many times those of the weights
 
 
 def _pack(state) -> tuple[str, bytes]:
@@ -30,59 +46,138 @@ def _pack(state) -> tuple[str, bytes]:
     return ".pt", buffer.getvalue()
 
 
+def _digest(facts: dict) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _remove(place: Path) -> None:
+    """Whatever lies there: a folder, or a file or a link in its place."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
 def save_checkpoint(folder: Path, parts: dict, facts: dict) -> None:
-    """Write `parts` (modules and optimizers by name) and `facts` as one folder that appears when it is complete."""
+    """Write `parts` (modules and optimizers by name) and `facts` as one folder that appears when it is complete.
+
+    `facts` are those of `KINDS`.
+    """
     temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        _remove(temporary)
         temporary.mkdir(parents=True)
         digests = {}
         for name, part in parts.items():
             ending, content = _pack(part)
             digests[name + ending] = hashlib.sha256(content).hexdigest()
             write_atomically(temporary / (name + ending), content)
-        write_atomically(temporary / "state.json", json.dumps({**facts, "sha256": digests}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
+        facts = {**facts, "sha256": digests}
+        write_atomically(temporary / STATE, json.dumps({**facts, "digest": _digest(facts)}, indent=1))
+        _remove(folder)
         os.replace(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def load_checkpoint(folder: Path, parts: dict) -> dict:
-    """Fill `parts` from a checkpoint and return its facts; nothing is changed unless all of it is whole.
+def read_checkpoint(folder: Path, parts: dict, run: str | None) -> tuple[dict, dict]:
+    """The facts of a checkpoint, and the state of each of its parts; `fill` puts them in.
+
+    Args:
+        parts: what it must hold, by name, as it is now: nothing else fits.
+        run: which run it must be of.
 
     Raises:
-        ValueError: a file is missing, cut short or altered, or a tensor is missing or of another shape.
+        ValueError: a file is missing, cut short, altered, of another run or larger than these parts can be; a tensor is
+            missing, not finite, or of another shape or type.
     """
     try:
-        facts = json.loads((folder / "state.json").read_text())
-        loaded = {}
-        for file, digest in facts["sha256"].items():
-            content = (folder / file).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError(f"{file} is cut short or altered")
-            name, ending = os.path.splitext(file)
-            loaded[name] = (
-                load_safetensors(content) if ending == ".safetensors" else torch.load(io.BytesIO(content), "cpu")
-            )
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-    for name, part in parts.items():
-        if name not in loaded:
-            raise ValueError(f"{name} is missing")
+        facts = read_json(folder / STATE, "state of a checkpoint")
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if facts.pop("digest", None) != _digest(facts):
+        raise ValueError(f"{STATE} is altered, or of an older version")
+    odd = [key for key, kind in KINDS.items() if key not in facts or not isinstance(facts[key], kind)]
+    if not odd and facts["best"] is not None and facts["best"].keys() != {"step", "validation"}:
+        odd = ["best"]
+    if odd:
+        raise ValueError(f"{STATE} has no {odd[0]}")
+    if facts["run"] != run:
+        raise ValueError("it is of another run")
+    weights = [t for part in parts.values() if isinstance(part, nn.Module) for t in part.state_dict().values()]
+    most = SLACK + TIMES * sum(t.numel() * t.element_size() for t in weights)
+    return facts, {name: _unpack(folder, name, part, facts["sha256"], most) for name, part in parts.items()}
+
+
+def _unpack(folder: Path, name: str, part, digests: dict, most: int) -> dict:
+    """The state of one part, which fits it."""
+    file = folder / (name + (".safetensors" if isinstance(part, nn.Module) else ".pt"))
+    if file.name not in digests:
+        raise ValueError(f"{name} is missing")
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file.name} is missing" if not file.exists() else f"{file.name} is no regular file")
+        with open(file, "rb") as opened:
+            content = opened.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{file.name} cannot be read, {error}") from None
+    if len(content) > most:
+        raise ValueError(f"{file.name} is larger than {most} bytes, and {name} is not")
+    if hashlib.sha256(content).hexdigest() != digests[file.name]:
+        raise ValueError(f"{file.name} is cut short or altered")
+    try:
         if isinstance(part, nn.Module):
-            wanted = {k: v.shape for k, v in part.state_dict().items()}
-            found = {k: v.shape for k, v in loaded[name].items()}
-            if wanted != found:
-                odd = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-                raise ValueError(f"{name} lacks or misshapes {', '.join(odd[:3])}")
-        elif hasattr(part, "param_groups"):
-            wanted, found = (
-                [len(g["params"]) for g in state["param_groups"]] for state in (part.state_dict(), loaded[name])
-            )
-            if wanted != found:
-                raise ValueError(f"{name} has parameters in groups of {found}, not of {wanted}")
-    for name, part in parts.items():
-        part.load_state_dict(loaded[name])
-    return facts
+            state = load_safetensors(content)
+            _check_module(name, part, state)
+            return state
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                raise ValueError(f"{file.name} is compressed, and would grow")
+        state = torch.load(io.BytesIO(content), "cpu", weights_only=True)  # tensors and numbers: nothing in it is run
+        (_check_optimizer if hasattr(part, "param_groups") else _check_numbers)(name, part, state)
+        return state
+    except ValueError:
+        raise
+    except Exception as error:  # what other content raises depends on the library that meets it first
+        raise ValueError(f"{file.name} does not hold {name}, {type(error).__name__}: {one_line(error, 200)}") from None
+
+
+def _check_module(name: str, part: nn.Module, state: dict) -> None:
+    wanted = part.state_dict()
+    odd = [k for k in wanted.keys() | state.keys() if k not in wanted or k not in state]
+    odd = odd or [k for k, v in wanted.items() if (v.shape, v.dtype) != (state[k].shape, state[k].dtype)]
+    if odd:
+        raise ValueError(f"{name} lacks or misshapes {', '.join(sorted(odd)[:3])}")
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} is not finite in {key}")
+
+
+def _check_optimizer(name: str, part, state: dict) -> None:
+    """Nothing in it may differ from a fresh state but the learning rate and what is kept of each parameter."""
+    groups, kept = state["param_groups"], state["state"]
+    wanted, found = ([len(group["params"]) for group in some] for some in (part.param_groups, groups))
+    if wanted != found:
+        raise ValueError(f"{name} has parameters in groups of {found}, not of {wanted}")
+    for mine, other in zip(part.state_dict()["param_groups"], groups, strict=True):
+        odd = [k for k in mine if k != "lr" and repr(other.get(k, mine[k])) != repr(mine[k])]
+        if odd or not isinstance(other["lr"], float):
+            raise ValueError(f"{name} has another {(odd or ['lr'])[0]}")
+    parameters = [p for group in part.param_groups for p in group["params"]]
+    for number, tensors in kept.items():
+        for key, value in tensors.items():
+            if value.shape not in (parameters[number].shape, ()) or not value.isfinite().all():
+                raise ValueError(f"{name} is misshaped or not finite in {key} of parameter {number}")
+
+
+def _check_numbers(name: str, part, state: dict) -> None:
+    wanted = part.state_dict()
+    if state.keys() != wanted.keys() or not all(isinstance(value, int | float) for value in state.values()):
+        raise ValueError(f"{name} does not hold {', '.join(wanted)}")
+
+
+def fill(parts: dict, states: dict) -> None:
+    """Put what `read_checkpoint` found into `parts`."""
+    for name, state in states.items():
+        parts[name].load_state_dict(state)

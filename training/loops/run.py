@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,10 @@ from training.data.images import load_data
 from training.data.source import Source
 from training.declaration import Declaration
 from training.files import write_atomically
-from training.loops.checkpoints import load_checkpoint, save_checkpoint
+from training.loops.checkpoints import fill, read_checkpoint, save_checkpoint
 from training.loops.command import command_line_of_this_run, device_name
+from training.loops.record import CHECKPOINTS, LOG, RECORD, checkpoints_of, name_of, read_log, step_of
+from training.loops.resume import check_folder, go_on, settings
 from training.loops.run_options import CommonOptions, RunOptions
 from training.options import Stopped, UsageError
 
@@ -54,7 +57,7 @@ class Run:
         options: the recipe's options, a `CommonOptions`.
 
     Raises:
-        UsageError: the folder holds another family's run, or any run where neither --resume nor --overwrite is given.
+        UsageError: as of `check_folder`; the tracker is not installed.
     """
 
     def __init__(self, declaration: Declaration, options: CommonOptions):
@@ -65,7 +68,8 @@ class Run:
         self.stop_signal: int | None = None
         self.handlers = {}
         self.trackers = None if options.report_to == "none" else options.report_to
-        self._check_folder()
+        self.old = check_folder(self.folder, self.family, options)  # the record of the run that goes on
+        self.id = self.old.get("id") or secrets.token_hex(8)
         self._check_tracker()
         by_steps = {}
         if isinstance(options, RunOptions):
@@ -83,50 +87,6 @@ class Run:
 
     # the folder
 
-    def _check_folder(self) -> None:
-        options, record = self.options, self._read_record()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"--output_dir {self.folder}: is a file; it must be a folder")
-        if record is None:
-            if options.resume:
-                raise UsageError(f"--resume: there is no run in --output_dir {self.folder}")
-            if self.folder.is_dir() and any(not p.name.endswith(".tmp") for p in self.folder.iterdir()):
-                raise UsageError(
-                    f"--output_dir {self.folder}: holds files that are no run; give an empty or new folder"
-                )
-            return
-        if record["family"] != self.family:
-            raise UsageError(
-                f"--output_dir {self.folder}: holds a run of {record['family']}, not of {self.family}; give another folder"
-            )
-        if options.resume:
-            now = dataclasses.asdict(options)
-            # a recipe that gives an option another default leaves it as changeable as it was
-            kinds = [kind for kind in type(options).__mro__ if dataclasses.is_dataclass(kind)]
-            changeable = {
-                f.name for kind in kinds for f in dataclasses.fields(kind) if f.metadata.get("may_change_on_resume")
-            }
-            changed = [k for k, v in record["options"].items() if k not in changeable and k in now and now[k] != v]
-            if changed:
-                key = changed[0]
-                raise UsageError(
-                    f"--{key} is {now[key]}, but the run in {self.folder} has {record['options'][key]}; "
-                    "resume with the same options, or start another run with --init_from"
-                )
-        elif not options.overwrite:
-            raise UsageError(
-                f"--output_dir {self.folder}: holds a {record['status']} run; "
-                "--resume true goes on with it, --overwrite true starts anew"
-            )
-
-    def _read_record(self) -> dict | None:
-        try:
-            record = json.loads((self.folder / "run.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            return None
-        whole = isinstance(record, dict) and {"family", "status", "options"} <= record.keys()
-        return record if whole else None
-
     def _check_tracker(self) -> None:
         if self.trackers is not None:
             from importlib.util import find_spec
@@ -136,23 +96,26 @@ class Run:
 
     def _clear(self) -> None:
         """Remove what a run wrote; files that are not a run's stay."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         # the record goes last
-        for name in ("log.jsonl", "samples.png", "curve.png", "model_index.json", "config.json", "run.json"):
+        for name in (LOG, "samples.png", "curve.png", "model_index.json", "config.json", RECORD):
             (self.folder / name).unlink(missing_ok=True)
 
     # beginning and end
 
     def begin(self, source: Source, model_config: dict, parts: dict, parameters: int) -> int:
         """Open the run: load the last whole checkpoint into `parts` on --resume. Returns the step to go on with."""
-        options, step = self.options, 0
-        old = self._read_record() or {}
+        options, step, best = self.options, 0, None
         if options.resume:
-            step = self._resume(parts)
-            self.before = old.get("seconds", 0.0)
+            step, best, lines = go_on(self.folder, parts, options, self.old, self.id, self.world)
+            for line in lines:
+                self.say(line)
+            self.before = self.old["seconds"]
         elif self.is_main and options.overwrite:
-            self._clear()
+            with self.saving():
+                self._clear()
         self.record = {
+            "id": self.id,
             "family": self.family,
             "declaration": self.declaration.record(),
             "status": "running",
@@ -165,8 +128,8 @@ class Run:
             "processes": self.world,
             "device": device_name(self.accelerator.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "best": None,
-            "warnings": [w for w in old.get("warnings", []) if options.resume and w["step"] <= step],
+            "best": best,
+            "warnings": [w for w in self.old.get("warnings", []) if w["step"] <= step],
         }
         if self.is_main:
             with self.saving():
@@ -222,7 +185,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the folder holds a run that came to its end."""
-        return (self._read_record() or {}).get("status") == "finished"
+        return self.old.get("status") == "finished"
 
     def close(self) -> None:
         """Give the signals back, and end the trackers."""
@@ -237,64 +200,62 @@ class Run:
     def _write_record(self, **changes) -> None:
         seconds = self.before + time.time() - self.started
         self.record.update(changes, seconds=round(seconds, 1))
-        write_atomically(self.folder / "run.json", json.dumps(self.record, indent=1) + "\n")
+        write_atomically(self.folder / RECORD, json.dumps(self.record, indent=1) + "\n")
 
     # checkpoints
 
     @property
     def checkpoints(self) -> list[Path]:
         """The folders checkpoints/step-N, the oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+        return checkpoints_of(self.folder)
+
+    def _facts(self, step: int) -> dict:
+        """What a checkpoint keeps of its run, so that it goes on as this one and no other."""
+        facts = {"run": self.id, "family": self.family, "step": step, "processes": self.world}
+        return {**facts, "best": self.record["best"], "options": settings(self.options)}
 
     def save(self, step: int, parts: dict) -> None:
         """Checkpoint `parts` after `step` steps; drop those that are no longer kept."""
         if self.is_main:
             with self.saving():
-                facts = {"family": self.family, "step": step, "processes": self.world}
-                save_checkpoint(self.folder / "checkpoints" / f"step-{step:08d}", parts, facts)
+                save_checkpoint(self.folder / CHECKPOINTS / name_of(step), parts, self._facts(step))
                 self._write_record(step=step)
-                for old in self.checkpoints[: -self.options.keep_checkpoints]:
+                before = [folder for folder in self.checkpoints if step_of(folder) <= step]
+                for old in before[: -self.options.keep_checkpoints]:
                     shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
+    @property
+    def best_folder(self) -> Path:
+        """Where the best averaged weights lie."""
+        return self.folder / CHECKPOINTS / "best"
+
     def save_best(self, step: int, figure: float, average: nn.Module) -> None:
         """Keep the averaged weights if their validation figure is the lowest so far (main process)."""
-        folder = self.folder / "checkpoints" / "best"
-        try:
-            lowest = json.loads((folder / "state.json").read_text())["validation"]
-        except (OSError, KeyError, json.JSONDecodeError):
-            lowest = math.inf
-        if figure < lowest:
+        best = self.record["best"]
+        if figure < (math.inf if best is None else best["validation"]):
             self.record["best"] = {"step": step, "validation": figure}
             with self.saving():
-                save_checkpoint(folder, {"average": average}, {"family": self.family, **self.record["best"]})
+                save_checkpoint(self.best_folder, {"average": average}, self._facts(step))
 
     def load_best(self, average: nn.Module) -> None:
-        """The best averaged weights so far; the last ones where they cannot be read (main process)."""
-        folder = self.folder / "checkpoints" / "best"
-        if not folder.exists():
-            return  # nothing to validate on
-        try:
-            facts = load_checkpoint(folder, {"average": average})
-            self.record["best"] = {"step": facts["step"], "validation": facts["validation"]}
-        except ValueError as error:
-            self.say(f"the best checkpoint cannot be used ({error}); exporting the last weights")
+        """Put in the best averaged weights so far; nothing where there was nothing to validate on (main process).
 
-    def _resume(self, parts: dict) -> int:
-        for folder in reversed(self.checkpoints):
-            try:
-                facts = load_checkpoint(folder, parts)
-            except ValueError as error:
-                self.say(f"{folder} cannot be used ({error}); going back to the one before")
-                continue
-            if facts["processes"] != self.world:
-                self.say(f"the run had {facts['processes']} processes and now has {self.world}: weights will differ")
-            if getattr(self.options, "streaming", False):
-                self.say("streamed rows start over: the weights will differ from those of an unbroken run")
-            self.say(f"going on from step {facts['step']}")
-            return facts["step"]
-        self.say(f"{self.folder} holds no whole checkpoint; starting from step 0")
-        return 0
+        Raises:
+            UsageError: they are damaged.
+        """
+        if self.record["best"] is None:
+            return
+        try:
+            facts, states = read_checkpoint(self.best_folder, {"average": average}, self.id)
+            if facts["best"] != self.record["best"]:
+                raise ValueError(f"it is of step {facts['step']}, not {self.record['best']['step']}")
+        except ValueError as error:
+            raise UsageError(
+                f"{self.best_folder} cannot be used ({error}); the last weights are saved, --resume true --export last "
+                "exports them"
+            ) from None
+        fill({"average": average}, states)
 
     @contextlib.contextmanager
     def saving(self):
@@ -377,27 +338,22 @@ class Run:
     def log(self, step: int, figures: dict) -> None:
         """Write a line of figures to log.jsonl, and send them to the tracker."""
         if self.is_main:
-            with self.saving(), open(self.folder / "log.jsonl", "a") as out:
+            with self.saving(), open(self.folder / LOG, "a") as out:
                 out.write(json.dumps({"step": step, **figures}) + "\n")
         if self.trackers:
             self.accelerator.log(figures, step=step)
 
-    def _read_log(self) -> list[dict]:
-        file = self.folder / "log.jsonl"
-        lines = []
-        for line in file.read_text().splitlines() if file.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
-                lines.append(json.loads(line))
-        return lines
-
     def _cut_log(self, step: int) -> None:
         """Drop what a killed run logged after its last checkpoint."""
-        kept = [line for line in self._read_log() if line["step"] <= step]
-        write_atomically(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        lines, damaged = read_log(self.folder)
+        if damaged and self.options.resume:
+            self.say(f"{self.folder / LOG}: {damaged} lines are damaged and left out")
+        kept = [line for line in lines if line["step"] <= step]
+        write_atomically(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in kept))
 
     def draw_curve(self, names: tuple[str, ...] = ("loss",)) -> None:
         """curve.png: the losses of these names, and the mean over validation where there is one."""
-        lines = self._read_log()
+        lines, _ = read_log(self.folder)
         if not self.is_main or not lines:
             return
         from training.pictures import loss_curve

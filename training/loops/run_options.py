@@ -70,4 +70,5 @@ class RunOptions(CommonOptions):
         "best",
         "weights of the finished pipeline: the averaged ones of the best validation, or the last averaged ones",
         choices=("best", "last"),
+        may_change_on_resume=True,
     )
