@@ -161,7 +161,11 @@ def test_ratings_are_filled_in_from_a_table(tmp_path):
         ("who,a,b\nx,1,2\ny,,\n", "row 1 of x has no known entry; each row needs at least one"),
         ("who,a,b\nx,1,-2\n", "x holds -2; a non-negative factorisation needs entries of at least 0"),
         ("who,a,b\nx,1\n", "line 2 has 2 cells; it must have 3"),
-        ("who,a,b\nx,1,good\n", "line 2 holds a cell that is no number"),
+        ("who,a,b\nx,1,good\n", "line 2, b: 'good' is no number; a cell holds one, or nothing"),
+        ("who,a,b\nx,1,\0\n", "line 2 holds a NUL byte"),
+        ("who," + ",".join(map(str, range(100_001))) + "\n", "line 1 has more than 100000 cells"),
+        ("who,a\n" + "x" * 2**24 + ",1\n", "line 2 is longer than 16 MB"),
+        ("\n", "holds 0 lines; it needs"),
         ("who,a,b\n", "holds 1 lines; it needs a line of names"),
     ],
 )

@@ -10,6 +10,7 @@ no rating. Images are factorised by scikit-learn, which knows no missing entries
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from pipelines.classical.modeling_nmf import NMFModel, check_entries
 from pipelines.classical.pipeline_nmf import NMFPipeline
 from training.data.images import DataOptions, load_data
+from training.data.local import lines_of
 from training.data.source import DataSource
 from training.data.splits import ArraySplit
 from training.declaration import RECONSTRUCT, Declaration
@@ -37,6 +39,9 @@ DECLARATION = Declaration(
 )
 
 
+MOST_ITEMS, MOST_RATINGS = 100_000, 50_000_000  # of a table of ratings: columns, and cells
+
+
 @dataclass
 class NMFOptions(DataOptions, FitOptions):
     output_dir: str = with_default(FitOptions, "output_dir", "runs/nmf-digits")
@@ -53,33 +58,51 @@ def read_ratings(file: str) -> tuple[list[str], Tensor]:
     """What is rated, and the ratings (N, D), NaN where there is none.
 
     Raises:
-        UsageError: no such file, rows of mixed lengths, or a cell that is no number.
+        UsageError: no such file, too large a one, rows of mixed lengths, or a cell that is no number.
     """
     if not Path(file).is_file():
-        raise UsageError(f"--ratings {file}: there is no such file")
+        there = Path(file).exists()
+        raise UsageError(f"--ratings {file}: {'it is no regular file' if there else 'there is no such file'}")
+    names, table, rows = [], [], csv.reader(_lines(file))
     try:
-        with open(file, newline="", encoding="utf-8") as lines:
-            rows = [row for row in csv.reader(lines) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        for row in rows:
+            where = f"--ratings {file}: line {rows.line_num}"
+            if not names:
+                names = row
+            elif row and len(row) != len(names):
+                raise UsageError(f"{where} has {len(row)} cells; it must have {len(names)}")
+            elif row:
+                table.append(
+                    torch.tensor([_rating(c, f"{where}, {n}") for c, n in zip(row[1:], names[1:], strict=True)])
+                )
+            if len(table) * len(names) > MOST_RATINGS:
+                raise UsageError(f"{where}: there are more than {MOST_RATINGS} cells by now; a table has fewer")
+    except csv.Error as error:
         raise UsageError(f"--ratings {file}: is no table in UTF-8 ({error})") from None
-    if len(rows) < 2 or len(rows[0]) < 2:
+    if not table or len(names) < 2:
         raise UsageError(
-            f"--ratings {file}: holds {len(rows)} lines; it needs a line of names, and one for each person"
+            f"--ratings {file}: holds {len(table) + bool(names)} lines; it needs a line of names, and one for each person"
         )
-    table = []
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(rows[0]):
-            raise UsageError(f"--ratings {file}: line {number} has {len(row)} cells; it must have {len(rows[0])}")
-        try:
-            table.append([float(cell) if cell.strip() else math.nan for cell in row[1:]])
-        except ValueError:
-            raise UsageError(f"--ratings {file}: line {number} holds a cell that is no number: {row[1:]}") from None
-    ratings = torch.tensor(table)
+    ratings = torch.stack(table)
     try:
         check_entries(ratings)
     except ValueError as error:
         raise UsageError(f"--ratings {file}: {error}") from None
-    return rows[0][1:], ratings
+    return names[1:], ratings
+
+
+def _lines(file: str) -> Iterator[str]:
+    for number, line in enumerate(lines_of(Path(file)), 1):
+        if line.count(b",") >= MOST_ITEMS:
+            raise UsageError(f"--ratings {file}: line {number} has more than {MOST_ITEMS} cells; a table has fewer")
+        yield line.decode("utf-8-sig")
+
+
+def _rating(cell: str, where: str) -> float:
+    try:
+        return float(cell) if cell.strip() else math.nan
+    except ValueError:
+        raise UsageError(f"{where}: {cell!r} is no number; a cell holds one, or nothing") from None
 
 
 def load(options: NMFOptions) -> DataSource:

@@ -66,7 +66,7 @@ def training_batches(
                 yield order[begin : begin + batch_size]
                 number += 1
 
-    yield from DataLoader(
+    loader = DataLoader(
         split,
         batch_sampler=Order(),
         collate_fn=_as_is,
@@ -74,6 +74,10 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: a loader that starts would otherwise draw from the step's noise
     )
+    try:
+        yield from loader
+    except UsageError as error:  # of a worker it comes with its traceback
+        raise UsageError(str(error).rpartition("UsageError: ")[2]) from None
 
 
 def _streamed(split: StreamSplit, batch_size: int, seed: int) -> Iterator[Batch]:

@@ -1,12 +1,14 @@
 """Documents: a corpus in memory or streamed, cut into training, validation and test."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.images import split_of
+from training.data.local import check_table, files_within, lines_of
 from training.data.splits import TEST_SHARE, VALIDATION_SHARE, content_fraction
-from training.options import UsageError, option
+from training.options import UsageError, one_line, option
 
 FEW_DOCUMENTS = 200  # up to so many, each is cut, at a paragraph; of more, whole ones are held out
 HELD_OUT = 0.1  # of a document that is cut: the last tenth is for testing, the one before for validation
@@ -75,17 +77,17 @@ def load_documents(options: TextOptions) -> Documents:
             raise UsageError(f"--data_dir {options.data_dir}: python_docs is embedded, there is nothing to read")
         return _cut("Python documentation", _python_docs(), licence="PSF License Version 2")
     if name == "tiny_shakespeare":
-        text = _shakespeare(Path(options.data_dir)) if options.data_dir else _fetch(SHAKESPEARE)
+        text = _shakespeare(Path(options.data_dir), options) if options.data_dir else _fetch(SHAKESPEARE)
         cut = int(0.9 * len(text))  # as everyone cuts it; there is no third part
         return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], False, "public domain")
     place = Path(options.data_dir or name)
-    files = _text_files(place)
+    files = _text_files(place, options)
     if files:
         return _parts(place.name, {k: [_read(file) for file in v] for k, v in _by_split(files, place).items()})
-    if not place.exists() and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UsageError(f"--{'data_dir' if options.data_dir else 'dataset'} {place}: there is no such file or folder")
+    if not _exists(place) and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UsageError(f"{_named(options)} {place}: there is no such file or folder")
     tables = _through_datasets(options)
-    texts = {split: _column(table, options) for split, table in tables.items()}
+    texts = {split: _column(table, split, options) for split, table in tables.items()}
     return _parts(place.name if place.exists() else name, texts)
 
 
@@ -159,15 +161,48 @@ def _python_docs() -> list[str]:
     return kept
 
 
-def _text_files(place: Path) -> list[Path]:
+def _named(options: TextOptions) -> str:
+    return "--data_dir" if options.data_dir else "--dataset"
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
+
+
+def _text_files(place: Path, options: TextOptions) -> list[Path]:
     """A text file, or those of a folder; none where it holds tables, whose README is no corpus."""
+    if not _exists(place):
+        return []
     if place.is_file():
         return [] if place.suffix in TABLES else [place]
-    files = [p for p in sorted(place.rglob("*")) if p.is_file()] if place.is_dir() else []
+    if not place.is_dir():
+        raise UsageError(f"{_named(options)} {place}: is no regular file; it must be one, or a folder")
+    files = files_within(place, _named(options))
     if any(p.suffix in TABLES for p in files):
         return []
     about = ("readme", "license", "licence")
     return [p for p in files if p.suffix in (".txt", ".md") and not p.stem.lower().startswith(about)]
+
+
+def _table_files(place: Path, options: TextOptions) -> tuple[str, list[Path]]:
+    """The reader of `datasets` and its files, of a table or of a folder of them; what lies beside them is not read."""
+    if place.is_dir():
+        if options.subset is not None and not (place / options.subset).is_dir():
+            raise UsageError(f"--subset {options.subset}: {place} holds no folder of this name")
+        files = [p for p in files_within(place / (options.subset or ""), _named(options)) if p.suffix in TABLES]
+    else:
+        files = [place]
+    if not files:
+        raise UsageError(f"{_named(options)} {place}: holds no text, and no tables of {', '.join(TABLES)}")
+    counts = Counter(TABLES[p.suffix] for p in files)
+    reader = "parquet" if counts["parquet"] else counts.most_common(1)[0][0]
+    files = [p for p in files if TABLES[p.suffix] == reader]
+    for file in files:
+        check_table(file)
+    return reader, files
 
 
 def _by_split(files: list[Path], place: Path) -> dict[str, list[Path]]:
@@ -186,8 +221,8 @@ def _read(file: Path) -> str:
         ) from None
 
 
-def _shakespeare(place: Path) -> str:
-    files = _text_files(place)
+def _shakespeare(place: Path, options: TextOptions) -> str:
+    files = _text_files(place, options)
     if len(files) != 1:
         raise UsageError(
             f"--data_dir {place}: holds {len(files)} text files; it must hold input.txt, or be a text file"
@@ -201,8 +236,9 @@ def _fetch(address: str) -> str:
     try:
         return load_dataset("text", data_files={"train": address}, sample_by="document", split="train")["text"][0]
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"{address}: cannot be fetched ({why}); give --data_dir with a local copy") from None
+        raise UsageError(
+            f"{address}: cannot be fetched ({one_line(error, 200)}); give --data_dir with a local copy"
+        ) from None
 
 
 def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
@@ -210,28 +246,44 @@ def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
 
     files, more = [], {}
     place, name = Path(options.data_dir or options.dataset), options.data_dir or options.dataset
-    if place.exists():
-        found = _text_files(place)
-        if found:
-            files, more = found, {"sample_by": "paragraph"}
-            name = "text"
-        elif place.is_file():
-            name, files = TABLES[place.suffix], [place]
-    if files:
+    if _exists(place):
+        files = _text_files(place, options)
+        if files:
+            name, more = "text", {"sample_by": "paragraph"}
+            for file in files:
+                next(lines_of(file), None)  # an archive would be unpacked, whatever it grows to
+        else:
+            name, files = _table_files(place, options)
         more["data_files"] = {k: [str(file) for file in v] for k, v in _by_split(files, place).items()}
     else:
         more["name"] = options.subset
     try:
         return dict(load_dataset(name, streaming=streaming, **more))
     except Exception as error:  # what is raised depends on the library that meets the trouble first
-        why = " ".join(str(error).split())[:200]
-        raise UsageError(f"--dataset {options.dataset}: cannot be read, {type(error).__name__}: {why}") from None
+        why = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise UsageError(f"--dataset {options.dataset}: cannot be read, {why}") from None
 
 
-def _column(table, options: TextOptions) -> list[str]:
+def _column(table, split: str, options: TextOptions) -> list[str]:
     if options.text_column not in table.column_names:
         raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(table.column_names)}")
-    return [text for text in table[options.text_column] if text and text.strip()]
+    texts = table[options.text_column]
+    return [
+        text
+        for row, text in enumerate(texts)
+        if text and text_of(text, f"row {row} of {split}", options.text_column).strip()
+    ]
+
+
+def text_of(value, where: str, column: str) -> str:
+    """A cell that must be text.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"--text_column {column}: {where} holds {value!r}; it must be text")
+    return value
 
 
 # Streams
@@ -285,5 +337,5 @@ def streamed_texts(part: tuple, options: TextOptions) -> Iterator[str]:
         if options.text_column not in row:
             raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
         text = row[options.text_column]
-        if text and keep(text):
+        if text and keep(text_of(text, "a row", options.text_column)):
             yield text

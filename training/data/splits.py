@@ -36,16 +36,17 @@ class ArraySplit(Dataset):
 
 
 class LazySplit(Dataset):
-    """A memory-mapped `datasets.Dataset`; `to_batch` makes tensors of its rows, a dict of lists."""
+    """A memory-mapped `datasets.Dataset`; `to_batch` makes tensors of its rows, a dict of lists, and of their numbers."""
 
-    def __init__(self, table, to_batch: Callable[[dict], Batch]):
+    def __init__(self, table, to_batch: Callable[[dict, list[int]], Batch]):
         self.table, self.to_batch = table, to_batch
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitems__(self, indices) -> Batch:
-        return self.to_batch(self.table[[int(i) for i in indices]])
+        numbers = [int(i) for i in indices]
+        return self.to_batch(self.table[numbers], numbers)
 
 
 class StreamSplit(IterableDataset):

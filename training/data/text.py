@@ -22,7 +22,7 @@ from training.data.documents import TextOptions, load_documents, stream_parts, s
 from training.data.source import Source
 from training.data.splits import Batch
 from training.data.tokens import TokenSplit, TokenStream, encode, load_tokenizer, train_tokenizer
-from training.options import UsageError
+from training.options import UsageError, check
 
 MOST_WINDOWS = 20_000_000  # their order has to be drawn: a training window begins every few tokens where there are more
 TOKENIZER_BYTES = 20_000_000  # of a stream, that its tokenizer is trained on
@@ -184,7 +184,9 @@ def held_out(dataset: str, data_dir: str | None, trained: dict, same_set: bool) 
     """
     # a set that was streamed is cut by its paragraphs: read otherwise, held-out text would be training text
     known = ("subset", "text_column", "streaming") if same_set else ("streaming",)
-    return held_out_texts(TextOptions(dataset, data_dir, **{n: trained[n] for n in known if n in trained}))
+    options = TextOptions(dataset, data_dir, **{n: trained[n] for n in known if n in trained})
+    check(options)  # a run.json may hold anything
+    return held_out_texts(options)
 
 
 def held_out_texts(options: TextOptions) -> HeldOutTexts:

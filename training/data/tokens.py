@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.components import load_component
-from training.data.documents import decoded_rows
+from training.data.documents import decoded_rows, text_of
 from training.data.splits import Batch, StreamSplit
 from training.options import UsageError
 
@@ -108,7 +108,7 @@ class TokenStream(StreamSplit):
         size = self.context_length + 1
         for row in decoded_rows(self.rows):
             text = row[self.column]
-            if not text or not self.keep(text):
+            if not text or not self.keep(text_of(text, "a row", self.column)):
                 continue
             buffer += self.encode(text)
             while len(buffer) >= size:
