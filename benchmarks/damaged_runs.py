@@ -344,8 +344,8 @@ def foreign(other: Path) -> dict[str, Damage]:
     }
 
 
-def several(folder: Path) -> dict[str, Damage]:
-    """Damage that meets more than one file."""
+def several() -> dict[str, Damage]:
+    """Damage that meets more than one checkpoint, or what lies beside them."""
 
     def all_of(pattern: str, damage: Damage) -> Damage:
         return lambda folder: [damage(place) for place in sorted(folder.glob(pattern))]
@@ -356,12 +356,10 @@ def several(folder: Path) -> dict[str, Damage]:
         "the folder of checkpoints gone": lambda folder: shutil.rmtree(folder / "checkpoints"),
         "the folder of checkpoints a file": lambda folder: as_file(folder / "checkpoints"),
         "every state.json emptied": all_of("checkpoints/*/state.json", lambda file: file.write_text("")),
-        "every file cut": all_of("**/*.*", lambda file: cut(file) if file.is_file() else None),
         "a step-abc beside the others": lambda folder: (folder / "checkpoints" / "step-abc").mkdir(),
         "a file step-00000010": lambda folder: (folder / "checkpoints" / "step-00000010").write_text("text"),
-        "a link step-00000012": lambda folder: (folder / "checkpoints" / "step-00000012").symlink_to(newest(folder)),
+        "a link step-00000016": lambda folder: (folder / "checkpoints" / "step-00000016").symlink_to(newest(folder)),
         "a half-written one": lambda folder: (folder / "checkpoints" / ".step-00000012.tmp").mkdir(),
-        "nothing": lambda folder: None,
     }
 
 
@@ -371,8 +369,11 @@ def damages(folder: Path, other: Path) -> Iterator[tuple[str, Damage]]:
     def of(place: str, damage: Damage) -> Damage:
         return lambda folder: damage(folder / place)
 
-    yield from ((name, damage) for name, damage in several(folder).items())
-    yield from ((f"of another run: {name}", damage) for name, damage in foreign(other).items())
+    yield "nothing", lambda folder: None
+    yield "every file cut", lambda folder: [cut(file) for file in folder.rglob("*") if file.is_file()]
+    if (folder / "checkpoints").is_dir():
+        yield from several().items()
+        yield from ((f"of another run: {name}", damage) for name, damage in foreign(other).items())
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         place = file.relative_to(folder).as_posix()
         found = dict(OF_ANY_FILE)

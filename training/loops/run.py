@@ -41,7 +41,17 @@ from training.declaration import Declaration
 from training.files import write_atomically
 from training.loops.checkpoints import fill, read_checkpoint, save_checkpoint
 from training.loops.command import command_line_of_this_run, device_name
-from training.loops.record import CHECKPOINTS, LOG, RECORD, checkpoints_of, name_of, read_log, step_of
+from training.loops.record import (
+    CHECKPOINTS,
+    LOG,
+    RECORD,
+    check_exported,
+    checkpoints_of,
+    exported,
+    name_of,
+    read_log,
+    step_of,
+)
 from training.loops.resume import check_folder, go_on, settings
 from training.loops.run_options import CommonOptions, RunOptions
 from training.options import Stopped, UsageError
@@ -175,6 +185,7 @@ class Run:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             pipeline.save_pretrained(temporary)
+            self.record["exported"] = exported(temporary)
             for part in temporary.iterdir():
                 if (self.folder / part.name).is_dir():
                     shutil.rmtree(self.folder / part.name)
@@ -184,8 +195,15 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the folder holds a run that came to its end."""
-        return self.old.get("status") == "finished"
+        """Whether the folder holds a run that came to its end.
+
+        Raises:
+            UsageError: it did, but its pipeline is damaged.
+        """
+        done = self.old.get("status") == "finished"
+        if done:
+            check_exported(self.folder, self.old)
+        return done
 
     def close(self) -> None:
         """Give the signals back, and end the trackers."""
