@@ -35,3 +35,9 @@ def check_choice(name: str, value: str, *choices: str) -> None:
     if value not in choices:
         *others, last = map(repr, choices)
         raise ValueError(f"{name} is {value!r}; it must be {', '.join(others)} or {last}")
+
+
+def check_finite(name: str, values) -> None:
+    """A tensor without NaN and infinity, or a ValueError."""
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values; all must be finite")

@@ -19,7 +19,9 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from pipelines.checks import check_choice, check_count, check_number
+from pipelines.checks import check_choice, check_count, check_finite, check_number
+from pipelines.components import CheckedComponents
+from pipelines.specs import check_data_spec
 
 Generators = torch.Generator | list[torch.Generator] | None
 Images = list[PIL.Image.Image] | np.ndarray | Tensor
@@ -70,7 +72,7 @@ def great_circle(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
     return (torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last) / math.sin(angle)
 
 
-class Contract:
+class Contract(CheckedComponents):
     """A mixin of pipelines whose x is an image or a vector, as their `data_spec` says.
 
     `data_spec` holds `kind` ("image" or "vector"), `shape` ((C, H, W) or (D,)), `support` ("binary", "8-bit" or
@@ -85,10 +87,14 @@ class Contract:
     """
 
     def _take_data_spec(self, data_spec: dict | None) -> None:
-        """To be called once, in `__init__`: what x is, and how pictures become tensors and tensors pictures."""
-        if data_spec is None:
-            raise ValueError("data_spec is None; it must say what x is, for example {'kind': 'image', ...}")
+        """To be called once, in `__init__`: what x is, and how pictures become tensors and tensors pictures.
+
+        Raises:
+            ValueError: the data spec does not fit together, or components that are there already do not fit it.
+        """
+        check_data_spec(data_spec)
         self.data_spec = data_spec
+        self._check_components()
         channels = data_spec["shape"][0]
         # vae_scale_factor=1: the default of 8 would resize 28x28 to 24x24
         self.image_processor = VaeImageProcessor(
@@ -106,7 +112,9 @@ class Contract:
         """What this instance answers: "sample" where it draws, and the names of its other calls."""
         own = [kind for kind in type(self).__mro__ if not issubclass(DiffusionPipeline, kind)]
         names = {name for kind in own for name, value in vars(kind).items() if inspect.isfunction(value)}
-        answers = {name for name in names if not name.startswith(("_", "stream"))}
+        answers = {
+            name for name in names if not name.startswith(("_", "stream")) and not hasattr(DiffusionPipeline, name)
+        }
         if "stream" in names:
             answers.add("sample")
         return frozenset(answers - getattr(self, "refusals", {}).keys())
@@ -387,20 +395,10 @@ class Contract:
     _check_count = staticmethod(check_count)
     _check_number = staticmethod(check_number)
     _check_choice = staticmethod(check_choice)
-
-    @staticmethod
-    def _check_finite(name: str, values: Tensor) -> None:
-        if not values.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
+    _check_finite = staticmethod(check_finite)
 
     def _check_output_type(self, output_type: str) -> None:
         self._check_choice("output_type", output_type, "pil", "np", "pt")
-
-    @staticmethod
-    def _check_dim(name: str, part, dim: int) -> None:
-        """Whether a component is of vectors of so many dimensions; a component may be missing."""
-        if part is not None and part.config.dim != dim:
-            raise ValueError(f"{name} has {part.config.dim} dimensions; it must have {dim}")
 
 
 class ExactLikelihood:

@@ -109,6 +109,25 @@ class Instance:
         return [getattr(pipe, name) for name in names]
 
 
+def damages(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What may have become of a weights file: what was done, and the tensors that it then holds."""
+    name, tensor = next((key, value) for key, value in sorted(tensors.items()) if value.is_floating_point())
+    others = {key: value for key, value in tensors.items() if key != name}
+    integers = torch.ones(tensor.shape, dtype=torch.int8)
+    nothing = {key: torch.zeros_like(value) if value.is_floating_point() else value for key, value in tensors.items()}
+    found = {
+        "removed": others,
+        "renamed": {**others, f"{name}_": tensor},
+        "added": {**tensors, "more": torch.zeros(1)},
+        "NaN": {**tensors, name: torch.full_like(tensor, torch.nan)},
+        "infinite": {**tensors, name: torch.full_like(tensor, torch.inf)},
+        "integers": {**tensors, name: integers},
+        "reshaped": {**tensors, name: tensor[None].clone()},
+    }
+    one_vector = len(tensors) == 1 and tensor.ndim < 2  # of which all may be zero
+    return found if one_vector else {**found, "all zero": nothing}
+
+
 def fitted_to_noise(fit: Callable, dim: int, classes: int = 0):
     """A density over codes, or over x, by the `fit` of its class."""
     points = torch.randn(60, dim, generator=torch.Generator().manual_seed(0))

@@ -6,10 +6,12 @@ everything again as it is published: built, and loaded by remote code.
 """
 
 import ast
+import copy
 import functools
 import importlib
 import importlib.util
 import inspect
+import json
 import math
 import pickle
 import sys
@@ -19,10 +21,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipelines.specs import DATA_SPEC
 from tests.conftest import ROOT
-from tests.contract import Instance, result, seeds
+from tests.contract import Instance, damages, result, seeds
 from training.publishing.build import build
 from training.publishing.compile import compiled
 
@@ -33,8 +37,9 @@ def collected() -> dict[str, Instance]:
     """All instances by name."""
     found: dict[str, Instance] = {}
     for file in sorted((ROOT / "tests" / "pipelines").glob("test_*.py")):
-        instances = importlib.import_module(f"tests.pipelines.{file.stem}").INSTANCES
-        assert instances and not instances.keys() & found.keys(), file
+        # a part of pipelines/ has tests and no instances; that none is forgotten is asked below
+        instances = getattr(importlib.import_module(f"tests.pipelines.{file.stem}"), "INSTANCES", {})
+        assert not instances.keys() & found.keys(), file
         found |= instances
     return found
 
@@ -188,6 +193,88 @@ def test_what_is_built_is_one_file_whose_classes_pickle(make, instance):
     # by its name: a second load of the same folder, as of other questions, executes the module anew
     assert type(pipe).__name__ in {kind.__name__ for kind in own}
     assert all(pickle.loads(pickle.dumps(kind)) is kind for kind in own)
+
+
+# What is damaged
+
+
+@pytest.fixture(scope="module")
+def saved(instance, tmp_path_factory):
+    """The folder of a pipeline that learned something: some layers begin as zeros."""
+    pipeline, folder = instance.make(), tmp_path_factory.mktemp("saved")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+firsts = pytest.mark.parametrize(
+    "name", [name for name in FIRST.values() if INSTANCES[name].is_diffusers], scope="module"
+)
+
+
+@firsts
+def test_damaged_weights_are_refused_in_one_line(saved, instance):
+    """At construction, whatever the library made of them; the error names the component."""
+    files = sorted(saved.glob("*/*.safetensors"))
+    for file in files:
+        whole = file.read_bytes()
+        for what, tensors in damages(load_file(file)).items():
+            save_file(tensors, file, metadata={"format": "pt"})
+            for options in ({}, {"low_cpu_mem_usage": False}):
+                with pytest.raises((ValueError, RuntimeError)) as caught:
+                    instance.pipeline.from_pretrained(saved, **options)
+                if what == "reshaped" or (what == "integers" and options):
+                    continue  # diffusers says so itself, in its own words
+                assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
+                assert str(caught.value).startswith(f"{file.parent.name}: "), (what, caught.value)
+        file.write_bytes(whole)
+    assert files and instance.pipeline.from_pretrained(saved)
+
+
+@firsts
+def test_weights_that_come_in_later_are_checked_too(saved, instance):
+    pipe = instance.pipeline.from_pretrained(saved)
+    for part, module in pipe.components.items():
+        if isinstance(module, nn.Module):
+            broken = copy.deepcopy(module)
+            name, weights = next((n, w) for n, w in broken.state_dict().items() if w.is_floating_point())
+            weights.fill_(torch.nan)
+            with pytest.raises(ValueError, match=f"{part}: {name} holds NaN or infinite values"):
+                setattr(pipe, part, broken)
+            assert getattr(pipe, part) is module
+            setattr(pipe, part, copy.deepcopy(module))
+
+
+@firsts
+def test_a_config_that_lacks_a_value_is_refused(saved, instance):
+    """A default would be taken for it, and another model drawn from."""
+    for file in [saved / "model_index.json", *sorted(saved.glob("*/*config.json"))]:
+        text = file.read_text()
+        config = json.loads(text)
+        for key in [key for key in config if not key.startswith("_")][:6]:
+            file.write_text(json.dumps({k: v for k, v in config.items() if k != key}))
+            # some of it Python and diffusers say themselves: no argument, no component, weights of another shape
+            with pytest.raises((ValueError, TypeError), match=rf"\b{key}\b|expected shape"):
+                instance.pipeline.from_pretrained(saved)
+        file.write_text(text)
+
+
+@firsts
+def test_a_value_that_no_model_has_is_refused_before_anything_is_made(instance):
+    pipe = instance.make()
+    for part in pipe.components.values():
+        if not type(part).__module__.startswith("pipelines."):
+            continue
+        config = {key: value for key, value in part.config.items() if not key.startswith("_")}
+        assert type(part)(**config)
+        for key in config:
+            for bad in ({"a": 1}, -1, float("nan"), [-1], 1e9 if isinstance(config[key], int) else -1, []):
+                with pytest.raises(ValueError, match=key):
+                    type(part)(**{**config, key: bad})
+        if "data_spec" in config:
+            for key in DATA_SPEC:
+                less = {k: v for k, v in config["data_spec"].items() if k != key}
+                with pytest.raises(ValueError, match=f"data_spec has no '{key}'"):
+                    type(part)(**{**config, "data_spec": less})
 
 
 # Sampling

@@ -23,6 +23,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 NORMS = ("none", "batch", "layer")
 
 
@@ -92,6 +94,7 @@ class GeneratorModel(ModelMixin, ConfigMixin):
         conditional: bool = False,
     ):
         super().__init__()
+        check_config(self)
         check_pair(data_spec, network, norm, conditional)
         self.shape = tuple(data_spec["shape"])
         self.is_image = data_spec["kind"] == "image"
@@ -169,6 +172,7 @@ class DiscriminatorModel(ModelMixin, ConfigMixin):
         output: str = "probability",
     ):
         super().__init__()
+        check_config(self)
         check_pair(data_spec, network, norm, conditional)
         if output not in ("probability", "critic"):
             raise ValueError(f"output is {output!r}; it must be probability or critic")

@@ -17,6 +17,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 CODE_PRIORS = ("gaussian", "ring", "ball")
 RING = 0.7  # inner radius of the ring, whose outer is 1
 
@@ -126,6 +128,7 @@ class AutoencoderModel(ModelMixin, ConfigMixin):
         code_prior: str | None = None,
     ):
         super().__init__()
+        check_config(self, "num_blocks")
         shape = tuple(data_spec["shape"])
         if network not in ("mlp", "conv"):
             raise ValueError(f"network is {network!r}; it must be mlp or conv")

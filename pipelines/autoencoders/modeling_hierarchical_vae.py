@@ -28,6 +28,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 NARROW = -3.0  # log variance with which q of the upper levels begins: see 3. above
 
 
@@ -106,12 +108,11 @@ class HierarchicalVAEModel(ModelMixin, ConfigMixin):
         upper_width: int = 128,
     ):
         super().__init__()
+        check_config(self, "num_blocks")
         kind, support = data_spec["kind"], data_spec["support"]
         if kind != "image" or support != "binary":
             raise ValueError(f"the data is of kind {kind!r} and support {support!r}; this model takes binary images")
         dims = list(latent_dims)
-        if not dims or any(not isinstance(d, int) or isinstance(d, bool) or d < 1 for d in dims):
-            raise ValueError(f"latent_dims is {latent_dims!r}; it must be a list of integers of at least 1")
         self.latent_dims, self.num_levels = dims, len(dims)
         self.shape = tuple(data_spec["shape"])
         size = math.prod(self.shape)

@@ -24,6 +24,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -226,6 +228,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         conditional: bool = False,
     ):
         super().__init__()
+        check_config(self, "num_blocks")
         shape, support = tuple(data_spec["shape"]), data_spec["support"]
         fits = {"bernoulli": ("binary",), "logistic": ("8-bit",), "gaussian": ("real", "8-bit")}
         if output not in fits:

@@ -58,9 +58,11 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
 
     def __init__(self, autoencoder, prior=None, auto_map: dict | None = None):
         super().__init__()
-        self._check_dim("prior", prior, autoencoder.config.latent_dim)
         self.register_modules(autoencoder=autoencoder, prior=prior)
         self._take_data_spec(autoencoder.config.data_spec)
+
+    def _check_fit(self) -> None:
+        self._check_dim("prior", self._part("prior"), self.latent_dim)
 
     @property
     def likelihood(self) -> str:

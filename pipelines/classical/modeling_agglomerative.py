@@ -18,6 +18,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config, refuse_weights
+
 LINKAGES = ("ward", "complete", "average", "single")
 MOST_POINTS = 2_000  # of `merge_steps`, which takes N steps through N^2 distances
 
@@ -56,11 +58,30 @@ class AgglomerativeModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_points: int, dim: int, linkage: str = "ward", num_clusters: int = 2):
         super().__init__()
+        check_config(self)
         if linkage not in LINKAGES:
             raise ValueError(f"linkage is {linkage!r}; it must be one of {', '.join(LINKAGES)}")
         self.points = nn.Parameter(torch.zeros(num_points, dim), requires_grad=False)
         self.merges = nn.Parameter(torch.zeros(num_points - 1, 2, dtype=torch.int64), requires_grad=False)
         self.heights = nn.Parameter(torch.zeros(num_points - 1), requires_grad=False)
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no tree."""
+        merges, heights = self.merges, self.heights
+        made = len(self.points) + torch.arange(len(merges), device=merges.device)[:, None]  # by each step
+        once = len(merges.unique()) == merges.numel()
+        refuse_weights(
+            (
+                "merges",
+                once and ((merges >= 0) & (merges < made)).all(),
+                "each cluster is merged once, after it was made",
+            ),
+            (
+                "heights",
+                (heights >= 0).all() and (heights[1:] >= heights[:-1] * (1 - 1e-5)).all(),
+                "they must rise from 0 or above",
+            ),
+        )
 
     @classmethod
     def of(

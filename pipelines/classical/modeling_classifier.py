@@ -14,6 +14,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 
 @dataclass
 class ClassifierOutput(BaseOutput):
@@ -64,6 +66,7 @@ class ClassifierModel(ModelMixin, ConfigMixin):
         dropout: float = 0.0,
     ):
         super().__init__()
+        check_config(self, "num_blocks")
         shape, classes = tuple(data_spec["shape"]), data_spec["num_classes"]
         if len(shape) != 3:
             raise ValueError(f"a classifier takes images (C, H, W), but x has shape {shape}")

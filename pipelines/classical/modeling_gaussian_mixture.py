@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipelines.checks import check_count
 from pipelines.classical.expectation_maximisation import Gaussians, cluster, em_updates
+from pipelines.specs import check_config, refuse_weights
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
@@ -135,8 +136,7 @@ class GaussianMixtureModel(ModelMixin, ConfigMixin):
         num_classes: int = 0,
     ):
         super().__init__()
-        check_count("num_components", num_components, 1)
-        check_count("dim", dim, 1)
+        check_config(self)
         _check_covariance_type(covariance_type)
         if conditional and num_classes < 1:
             raise ValueError("conditional is True, but the data has no classes")
@@ -155,6 +155,23 @@ class GaussianMixtureModel(ModelMixin, ConfigMixin):
         self.scale = parameter(scale)
         classes = torch.zeros(num_components, dtype=torch.int64)
         self.component_classes = parameter(classes) if conditional else None
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no mixture."""
+        weights, scale, classes = self.weights.double(), self.scale.double(), self.component_classes
+        is_factor = self.config.covariance_type in ("full", "tied")
+        deviations = scale.diagonal(dim1=-2, dim2=-1) if is_factor else scale
+        refuse_weights(
+            # in half precision they sum to 1 within K / 2048
+            ("weights", (weights >= 0).all() and abs(weights.sum() - 1) < 0.01, "they must be shares that sum to 1"),
+            ("scale", (deviations > 0).all(), "standard deviations must be above 0"),
+            ("scale", not is_factor or not scale.triu(1).any(), "factors must be lower triangular"),
+            (
+                "component_classes",
+                classes is None or ((classes >= 0) & (classes < self.config.num_classes)).all(),
+                f"classes go from 0 to {self.config.num_classes - 1}",
+            ),
+        )
 
     # Fitting
 

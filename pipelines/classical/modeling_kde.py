@@ -18,6 +18,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from pipelines.specs import check_config, refuse_weights
+
 LOG_2PI = math.log(2 * math.pi)
 RULES = ("scott", "silverman", "held_out")
 LOG_2 = math.log(2)
@@ -189,9 +191,7 @@ class KDEModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_points: int, dim: int, conditional: bool = False, num_classes: int = 0):
         super().__init__()
-        for name, value in (("num_points", num_points), ("dim", dim)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+        check_config(self)
         if conditional and num_classes < 1:
             raise ValueError("conditional is True, but the data has no classes")
         # parameters, so that saving, dtype and device take care of them; nothing here learns by gradient
@@ -200,6 +200,18 @@ class KDEModel(ModelMixin, ConfigMixin):
         self.point_classes = None
         if conditional:
             self.point_classes = nn.Parameter(torch.zeros(num_points, dtype=torch.int64), requires_grad=False)
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no density."""
+        classes, count = self.point_classes, self.config.num_classes
+        refuse_weights(
+            ("bandwidth", self.bandwidth > 0, "it must be above 0"),
+            (
+                "point_classes",
+                classes is None or ((classes >= 0) & (classes < count)).all(),
+                f"classes go from 0 to {count - 1}",
+            ),
+        )
 
     @classmethod
     @torch.no_grad()

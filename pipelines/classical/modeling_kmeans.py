@@ -15,6 +15,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config, refuse_weights
+
 
 @dataclass
 class LloydStep(BaseOutput):
@@ -65,8 +67,13 @@ class KMeansModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_clusters: int, dim: int):
         super().__init__()
+        check_config(self)
         self.points = nn.Parameter(torch.zeros(num_clusters, dim), requires_grad=False)
         self.counts = nn.Parameter(torch.zeros(num_clusters, dtype=torch.int64), requires_grad=False)
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no clustering."""
+        refuse_weights(("counts", (self.counts >= 0).all(), "a cluster has at least 0 points"))
 
     @classmethod
     def of(cls, centres: Tensor, counts: Tensor) -> "KMeansModel":

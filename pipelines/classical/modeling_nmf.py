@@ -18,6 +18,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config, refuse_weights
+
 ROWS = 4_096  # rows at once where each has a system of its own
 
 
@@ -93,7 +95,14 @@ class NMFModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, num_components: int, dim: int, penalty: float = 0.0, item_names: list[str] | None = None):
         super().__init__()
+        check_config(self)
         self.parts = nn.Parameter(torch.zeros(num_components, dim), requires_grad=False)
+        if item_names is not None and len(item_names) != dim:
+            raise ValueError(f"item_names holds {len(item_names)} names; there are {dim} items")
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no factorisation."""
+        refuse_weights(("parts", (self.parts >= 0).all(), "all must be at least 0"))
 
     @classmethod
     def of(cls, parts: Tensor, penalty: float = 0.0, item_names: list[str] | None = None) -> "NMFModel":

@@ -16,6 +16,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from pipelines.specs import check_config, refuse_weights
+
 LEAST_VARIANCE = 1e-10  # of what is left over: data that lie in a plane have none, and no density off it
 
 
@@ -35,11 +37,23 @@ class PCAModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, dim: int, num_components: int):
         super().__init__()
+        check_config(self)
         if not 1 <= num_components <= dim:
             raise ValueError(f"num_components is {num_components}; it must lie between 1 and {dim}, the size of x")
         self.mean = nn.Parameter(torch.zeros(dim), requires_grad=False)
         self.components = nn.Parameter(torch.eye(dim, num_components), requires_grad=False)
         self.variances = nn.Parameter(torch.ones(dim), requires_grad=False)
+
+    def check_values(self) -> None:
+        """Raises a ValueError where the weights are those of no PCA."""
+        w, variances = self.components.float(), self.variances
+        # in bfloat16 an entry is off by 1 / 256 of itself
+        unit = (w.T @ w - torch.eye(w.shape[1], device=w.device)).abs().max() < 0.02
+        falling = (variances >= 0).all() and (variances[1:] <= variances[:-1]).all()
+        refuse_weights(
+            ("components", unit, "the columns must be orthonormal"),
+            ("variances", falling, "they must fall, and be at least 0"),
+        )
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor], num_components: int) -> "PCAModel":

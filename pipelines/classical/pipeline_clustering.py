@@ -34,10 +34,11 @@ class ClusteringPipeline(Contract, NoDensity, DiffusionPipeline):
     def __init__(self, clustering, pca=None, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
         self._take_data_spec(data_spec)
-        self._check_dim("pca", pca, self._size)
-        self._check_dim("clustering", clustering, self._size if pca is None else pca.config.num_components)
-        self.register_modules(clustering=clustering, pca=pca)
+        self.register_modules(pca=pca, clustering=clustering)
         self.register_to_config(data_spec=data_spec)
+
+    def _check_fit(self) -> None:
+        self._check_codes_of("clustering")
 
     @property
     def refusals(self) -> dict[str, str]:

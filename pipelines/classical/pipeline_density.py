@@ -45,10 +45,11 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
         self._take_data_spec(data_spec)
         if density is None and pca is None:
             raise ValueError("density and pca are both None; give at least one of them")
-        self._check_dim("pca", pca, self._size)
-        self._check_dim("density", density, self._size if pca is None else pca.config.num_components)
-        self.register_modules(density=density, pca=pca)
+        self.register_modules(pca=pca, density=density)
         self.register_to_config(data_spec=data_spec)
+
+    def _check_fit(self) -> None:
+        self._check_codes_of("density")
 
     @property
     def likelihood(self) -> str:

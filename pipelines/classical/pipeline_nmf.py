@@ -53,9 +53,11 @@ class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
     def __init__(self, nmf, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
         self._take_data_spec(data_spec)
-        self._check_dim("nmf", nmf, self._size)
         self.register_modules(nmf=nmf)
         self.register_to_config(data_spec=data_spec)
+
+    def _check_fit(self) -> None:
+        self._check_dim("nmf", self.nmf, self._size)
 
     @property
     def refusals(self) -> dict[str, str]:

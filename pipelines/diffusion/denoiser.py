@@ -32,6 +32,32 @@ def run_denoiser(denoiser: nn.Module, x: Tensor, timestep: Tensor, class_labels:
 class GuidedDenoiser:
     """A mixin of a pipeline whose `denoiser` may know classes, and then also "none"."""
 
+    def _check_fit(self) -> None:
+        """Whether the denoiser, by what its config says, takes x in patches and the classes that there are."""
+        config, patch, (channels, *sides) = getattr(self.denoiser, "config", {}), self.config.patch_size, self._shape
+        if not self._is_image:
+            channels, sides = None, [channels]
+        if any(side % patch for side in sides) or (patch > 1 and not self._is_image):
+            raise ValueError(f"patch_size is {patch}; it must divide the sides of x, whose shape is {self._shape}")
+        size, classes = config.get("sample_size"), self.data_spec["num_classes"]
+        wanted = {"sample_size": [side // patch for side in sides]}
+        wanted |= {name: [channels * patch**2] for name in ("in_channels", "out_channels") if channels}
+        for name, right in wanted.items():
+            size = config.get(name)
+            found = size if isinstance(size, list | tuple) else [size] * len(right)
+            if size is not None and list(found) != right:
+                raise ValueError(f"denoiser has {name} {size}; x has shape {self._shape}, so it must be {right}")
+        if self.config.conditional not in (True, False) or (self.config.conditional and not classes):
+            raise ValueError(f"conditional is {self.config.conditional!r}, and the data spec has num_classes {classes}")
+        # the table of a U-Net has a row for "none"; that of a DiT makes one itself, and has one without classes
+        for name, rows in (("num_class_embeds", classes + 1), ("num_embeds_ada_norm", classes)):
+            found = config.get(name)
+            if found and self.config.conditional and found != rows:
+                raise ValueError(f"denoiser has {name} {found}; the data has {classes} classes, so it must be {rows}")
+        table = config.get("num_class_embeds"), config.get("num_embeds_ada_norm")
+        if "num_class_embeds" in config and not any(table) == self.config.conditional:
+            raise ValueError(f"conditional is {self.config.conditional}, but denoiser has num_class_embeds {table[0]}")
+
     @torch.no_grad()
     def predict(self, x_t: Tensor, timestep: int, class_labels=None, guidance_scale: float | None = None):
         """What the denoiser makes of x_t (B, *shape), in the range of the data spec: (x_0, noise), each (B, *shape)."""

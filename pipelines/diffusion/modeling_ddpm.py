@@ -15,6 +15,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 
 @dataclass
 class MLPDenoiserOutput(BaseOutput):
@@ -54,6 +56,7 @@ class MLPDenoiser(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, sample_size: int, width: int = 128, num_blocks: int = 3, num_class_embeds: int | None = None):
         super().__init__()
+        check_config(self, "num_blocks")
         self.time_features = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, width)
         self.class_embedding = nn.Embedding(num_class_embeds, width) if num_class_embeds else None

@@ -80,7 +80,8 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         auto_map: what the index of a published repository tells `diffusers.AutoModel`; of no use here.
 
     Raises:
-        ValueError: no data spec, or a schedule that cannot be sampled.
+        ValueError: an argument out of its range, a denoiser that does not fit the data spec, or a schedule that cannot
+            be sampled.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -101,15 +102,18 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         super().__init__()
         self._take_data_spec(data_spec)
         schedule = trained_schedule(schedule or scheduler.config)
-        self.register_modules(denoiser=denoiser, scheduler=scheduler)
+        most = self._check_count("num_train_timesteps", schedule["num_train_timesteps"])
+        num_inference_steps = self._check_count("num_inference_steps", num_inference_steps, most=most)
+        scheduler_for_one_call(scheduler, schedule, num_inference_steps, 0.0, "cpu")
         self.register_to_config(
             data_spec=data_spec,
             schedule=schedule,
             conditional=conditional,
-            patch_size=patch_size,
-            guidance_scale=guidance_scale,
+            patch_size=self._check_count("patch_size", patch_size),
+            guidance_scale=self._check_number("guidance_scale", guidance_scale),
             num_inference_steps=num_inference_steps,
         )
+        self.register_modules(denoiser=denoiser, scheduler=scheduler)
         keep_labels(denoiser)
         # abar_t of the forward process, t = 0 to T - 1, in double precision: the bound takes differences of it
         self.abar = DDPMScheduler.from_config(schedule).alphas_cumprod.double()

@@ -28,6 +28,7 @@ from transformers import Pipeline
 
 from pipelines.checks import check_choice, check_count
 from pipelines.language.decoders import decoder_for, last_logits
+from pipelines.language.fit import check_language_model
 from pipelines.language.results import Branch, NextToken, TextScore, TokenStep
 from pipelines.language.sampling import draw_tokens, token_probabilities
 from pipelines.language.texts import Texts
@@ -49,6 +50,7 @@ class GPTPipeline(Texts, Pipeline):
     def __init__(self, model, tokenizer=None, **kwargs):
         if tokenizer is None:
             raise ValueError("tokenizer is missing; pass one, or load from a folder that holds it")
+        check_language_model(model, tokenizer)
         super().__init__(model=model, tokenizer=tokenizer, **kwargs)
         self.model.eval()
 

@@ -111,7 +111,7 @@ def test_a_model_without_classes_or_images_is_refused():
     with pytest.raises(ValueError, match="at least two classes, but the data has 1"):
         ClassifierModel({**SPEC, "num_classes": 1})
     with pytest.raises(ValueError, match=r"takes images \(C, H, W\), but x has shape \(2,\)"):
-        ClassifierModel({**SPEC, "shape": [2]})
+        ClassifierModel({**SPEC, "kind": "vector", "shape": [2]})
 
 
 def test_augmentation_moves_within_its_bounds_and_without_any_not_at_all(x):

@@ -119,7 +119,8 @@ def gaussian(
     config = {"num_train_timesteps": steps, "beta_start": 1e-4 * 1000 / steps, "beta_end": 0.02 * 1000 / steps,
               "prediction_type": prediction_type, "timestep_spacing": "trailing", **config}  # fmt: skip
     base = DDPMScheduler(clip_sample=False, **config)
-    pipe = DenoisingDiffusionPipeline(GaussianDenoiser(prediction_type, dict(base.config)), base, VECTORS)
+    denoiser = GaussianDenoiser(prediction_type, dict(base.config))
+    pipe = DenoisingDiffusionPipeline(denoiser, base, VECTORS, num_inference_steps=min(20, steps))
     pipe.scheduler = scheduler.from_config(base.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -1,6 +1,7 @@
 """GPT: the chain rule, the causal mask, decoding that is fast and says the same, and what callers do wrong."""
 
 import itertools
+import json
 import math
 import sys
 from unittest import mock
@@ -8,7 +9,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -21,7 +24,7 @@ from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, T
 
 from pipelines.language.decoders import AnyDecoder, GPT2Decoder, LlamaDecoder, decoder_for
 from pipelines.language.pipeline_gpt import GPTPipeline
-from tests.contract import Instance
+from tests.contract import Instance, damages
 from training.data.tokens import train_tokenizer
 
 LETTERS = "abcdefg \n"
@@ -75,6 +78,38 @@ def small(letters):
 def ending(letters):
     """A model whose texts begin with the end-of-text token and end with it."""
     return GPTPipeline(model=network("gpt2", letters, begins=True), tokenizer=letters, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ("gpt2", "llama"))
+def test_a_damaged_network_is_refused_in_one_line(kind, letters, tmp_path):
+    network(kind, letters).save_pretrained(tmp_path)
+    file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    whole, said = file.read_bytes(), json.loads(config.read_text())
+
+    def load():
+        return GPTPipeline(model=AutoModelForCausalLM.from_pretrained(tmp_path), tokenizer=letters, device="cpu")
+
+    assert load().score("abc").log_prob < 0
+    for what, tensors in damages(load_file(file)).items():
+        save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            load()
+        if what != "reshaped":  # transformers says so itself
+            assert str(caught.value).startswith("model: ") and "\n" not in str(caught.value), (what, caught.value)
+    file.write_bytes(whole)
+    layers = "n_layer" if kind == "gpt2" else "num_hidden_layers"
+    for changed, message in (
+        ({layers: None}, f"config.json lacks '{layers}'"), ({layers: 1}, "holds .*, which the model does not have"),
+        ({layers: 3}, "lacks .*, which the model has"), ({"tie_word_embeddings": False}, r"lacks lm_head.weight"),
+        ({"eos_token_id": 999}, "eos_token_id is 999; it must be a token of the model, 0 to"),
+    ):  # fmt: skip
+        config.write_text(json.dumps({k: v for k, v in {**said, **changed}.items() if v is not None or k != layers}))
+        with pytest.raises(ValueError, match=message):
+            load()
+    config.write_text(json.dumps(said))
+    more = train_tokenizer([LETTERS + "#"], "characters", 0, CONTEXT)
+    with pytest.raises(ValueError, match=r"tokenizer has tokens up to .*; the model knows 0 to"):
+        GPTPipeline(model=network(kind, letters), tokenizer=more, device="cpu")
 
 
 def seeded(number: int) -> torch.Generator:

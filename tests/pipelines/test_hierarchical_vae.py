@@ -294,7 +294,7 @@ def test_other_calls_name_the_argument_that_is_wrong():
     [
         (image_spec(LEVELS), [4], "support '8-bit'; this model takes binary images"),
         ({"kind": "vector", "shape": [2], "num_classes": 0, **REAL}, [4], "kind 'vector'"),
-        (image_spec(BINARY), [], r"latent_dims is \[\]; it must be a list of integers of at least 1"),
+        (image_spec(BINARY), [], r"latent_dims is \[\]; it must be a list, each an integer from 1"),
         (image_spec(BINARY), [4, 0], r"latent_dims is \[4, 0\]"),
         (image_spec(BINARY), [4, 2.0], r"latent_dims is \[4, 2.0\]"),
     ],

@@ -290,7 +290,7 @@ def test_calls_name_what_is_wrong():
             call(x[:2], torch.tensor([0, 3]))
         with pytest.raises(ValueError, match="class_labels holds 4; classes go from 0 to 3"):
             call(x[:2], torch.tensor([0, 4]))
-    with pytest.raises(ValueError, match="num_points is 0; it must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="num_points is 0; it must be an integer from 1"):
         KDEModel(0, 2)
     with pytest.raises(ValueError, match="conditional is True, but the data has no classes"):
         KDEModel(3, 2, conditional=True)

@@ -11,11 +11,12 @@ import textwrap
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import pipelines.autoencoders.modeling_vae  # noqa: F401  diffusers loads a run's model from an imported module
 from pipelines.autoencoders.pipeline_vae import VAEPipeline
 from tests.conftest import ROOT, run_here, run_module
+from tests.contract import damages
 from training.options import UsageError
 from training.publishing import build, record
 from training.publishing import code as published_code
@@ -56,7 +57,7 @@ def test_the_folder_holds_its_code_under_hashed_names_and_no_pickle(portable):
     assert class_name == "VAEPipeline" and (portable / f"{module}.py").is_file()
     component, model_class = index["vae"]
     assert model_class == "VAEModel" and (portable / "vae" / f"{component}.py").is_file()
-    content = (ROOT / "pipelines" / "autoencoders" / "modeling_vae.py").read_bytes()
+    content = compiled(ROOT / "pipelines" / "autoencoders" / "modeling_vae.py").encode()
     assert (portable / "vae" / f"{component}.py").read_bytes() == content
     content = compiled(ROOT / "pipelines" / "autoencoders" / "pipeline_vae.py").encode()
     assert (portable / f"{module}.py").read_bytes() == content
@@ -139,6 +140,35 @@ def test_a_build_that_fails_leaves_the_old_folder(tiny_run, tmp_path, monkeypatc
         build.build(tiny_run, tmp_path / "to")
     assert {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["to"]
+
+
+def test_damaged_models_are_neither_published_nor_kept_nor_measured(tiny_run, tmp_path):
+    """One line that names what is damaged, exit 2; nothing is written, and what was there stays."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    build.build(tmp_path / "run", tmp_path / "to")
+    before = {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()}
+    file, config = (tmp_path / "run" / "vae" / f for f in ("diffusion_pytorch_model.safetensors", "config.json"))
+    for what, tensors in damages(load_file(file)).items():
+        whole = file.read_bytes()
+        save_file(tensors, file, metadata={"format": "pt"})
+        for words in (("--to", tmp_path / "to"), ("--checkpoint", tmp_path / "kept")):
+            done = run_here("training.publish", tmp_path / "run", *words)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), (what, done.stderr)
+            assert f"{tmp_path / 'run'}: cannot be loaded" in done.stderr
+        file.write_bytes(whole)
+    text = config.read_text()
+    for bad in (
+        text[:40],
+        text.replace('"num_classes"', '"classes"'),
+        text.replace('"latent_dim": 4', '"latent_dim": -4'),
+    ):
+        config.write_text(bad)
+        with pytest.raises(UsageError):
+            build.build(tmp_path / "run", tmp_path / "to")
+        done = run_here("training.evaluate", tmp_path / "run", "--only", "kept_rows")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), (bad, done.stderr)
+    assert {p: p.read_bytes() for p in (tmp_path / "to").rglob("*") if p.is_file()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "to"]
 
 
 def test_a_space_is_its_folder_and_what_all_share(tmp_path):

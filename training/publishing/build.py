@@ -1,6 +1,7 @@
 """Building: from a run or a checkpoint to a folder that `from_pretrained` loads where nothing of ours is.
 
-The build reads files and writes files, nothing else: the same inputs give the same bytes.
+The build reads files and writes files: the same inputs give the same bytes. Before they take their place they are loaded
+once, with the code that was just written, which refuses damaged weights and configs.
 """
 
 import contextlib
@@ -23,16 +24,17 @@ from training.publishing.secrets import refuse_secrets
 PUBLISHED = (".json", ".safetensors", ".png", ".py", ".md", ".txt", ".js", ".css", ".html", ".svg", ".pyc", ".pyi")
 
 
-def build(source: Path, to: Path, called: str | None = None, root: Path | None = None) -> None:
+def build(source: Path, to: Path, called: str | None = None, root: Path | None = None, is_loaded: bool = True) -> None:
     """Write the portable folder of a run, a checkpoint, or a pipeline that was loaded by remote code and saved.
 
     Args:
         called: how the card calls the model; the folder's name where it is not given.
         root: of another tree, whose pipelines/ the code is taken from.
+        is_loaded: whether the model must load before it takes its place; without, who calls loads it next, or never.
 
     Raises:
-        UsageError: `source` is neither, its code is not in this repository, it holds what looks like a token, or `to` holds
-            something else.
+        UsageError: `source` is neither, its code is not in this repository, it is damaged, it holds what looks like a
+            token, or `to` holds something else.
     """
     layout = layout_of(source)
     with FolderReplacement(to, source, is_portable) as folder:
@@ -40,18 +42,39 @@ def build(source: Path, to: Path, called: str | None = None, root: Path | None =
         copy_record(source, folder)
         text = card(folder, called or to.name, class_name, layout)
         (folder / "README.md").write_text(text, encoding="utf-8")
+        if is_loaded:
+            _check_loads(folder, source, to.name)
 
 
-def checkpoint(source: Path, to: Path, dtype: str | None) -> None:
+def checkpoint(source: Path, to: Path, dtype: str | None, is_loaded: bool = True) -> None:
     """Copy what a repository keeps of a run: weights (cast to `dtype`, where given), configs, record, pictures.
 
+    Args:
+        is_loaded: as of `build`.
+
     Raises:
-        UsageError: `source` is no finished run, or `to` holds something else.
+        UsageError: `source` is no finished run, it is damaged, or `to` holds something else.
     """
     layout = layout_of(source)
     with FolderReplacement(to, source, is_checkpoint) as folder:
         layout.copy(source, folder, dtype)
         copy_record(source, folder)
+        if is_loaded:
+            with tempfile.TemporaryDirectory() as temporary:
+                portable = Path(temporary) / to.name
+                build(folder, portable, is_loaded=False)
+                _check_loads(portable, source, to.name)
+
+
+def _check_loads(folder: Path, source: Path, name: str) -> None:
+    """A UsageError that names `source` where what was built of it cannot be loaded."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary) / name  # transformers keeps code by the folder's name: one name, one copy
+        place.symlink_to(folder.resolve(), target_is_directory=True)
+        try:
+            layout_of(place).load(place, "cpu")
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(place), str(source))) from None
 
 
 # Folders that may be replaced

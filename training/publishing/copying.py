@@ -16,7 +16,7 @@ def copy_weights(file: Path, to: Path, dtype: str | None = None) -> None:
     """Weights, cast to `dtype` where it is given.
 
     Raises:
-        UsageError: weights overflow in that dtype.
+        UsageError: weights overflow in that dtype, or a config is damaged.
     """
     if dtype is None:
         shutil.copyfile(file, to)

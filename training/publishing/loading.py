@@ -25,7 +25,7 @@ def load(source: str, device: str = "cpu", trust: bool = False):
     layout = layout_of(folder)
     with tempfile.TemporaryDirectory() as temporary:
         if not layout.pipeline_module(folder):
-            build(folder, Path(temporary) / "model")
+            build(folder, Path(temporary) / "model", is_loaded=False)
             folder = Path(temporary) / "model"
         elif not trust:
             good, lines = verify_folder(folder)
@@ -35,7 +35,10 @@ def load(source: str, device: str = "cpu", trust: bool = False):
                     f"{source}: carries code that is not known to be this project's ({worst[:300]}); look at all of it by "
                     f"python -m training.publish --verify {source}, or run it by --trust_remote_code true"
                 )
-        return layout.load(folder, device)
+        try:
+            return layout.load(folder, device)
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(folder), source)) from None
 
 
 def model_folder(source: str, trust: bool = False) -> Path:

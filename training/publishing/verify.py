@@ -144,9 +144,9 @@ class _Judge:
             if self.is_space:
                 space(_space_like(self.folder), place)
             elif not self.has_code:
-                checkpoint(self.folder, place, None)
+                checkpoint(self.folder, place, None, is_loaded=False)
             else:
-                build(self.folder, place, _name_on(self.card) or "model", root)
+                build(self.folder, place, _name_on(self.card) or "model", root, is_loaded=False)
         except UsageError as error:
             made.refusal = str(error).replace(f"{self.folder}/", "").replace(str(self.folder), "it")
             return

@@ -5,6 +5,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from pipelines.specs import check_config
+
 
 class StripesModel(ModelMixin, ConfigMixin):
     """p(x) = product over columns w and rows h of p_w^x_hw (1 - p_w)^(1 - x_hw).
@@ -16,6 +18,7 @@ class StripesModel(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, data_spec: dict):
         super().__init__()
+        check_config(self)
         self.logits = nn.Parameter(torch.zeros(data_spec["shape"][2]))
 
     def log_prob(self, x: Tensor) -> Tensor:
