@@ -179,7 +179,7 @@ def test_a_private_repository_and_a_branch(hub, publish, tiny_run, tmp_path):
     with pytest.raises(AssertionError, match="user/secret"):
         alone(load, home=tmp_path / "without", **hub.environment(tmp_path / "without", None))
     done = publish("--verify", "user/secret", token=None)
-    assert done.returncode == 2 and "neither a folder nor a repository that can be read" in done.stderr
+    assert done.returncode == 2 and "neither a folder nor a repository on the Hub" in done.stderr
 
 
 def test_a_failed_upload_to_a_new_branch_is_told(hub, publish):
