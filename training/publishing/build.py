@@ -68,6 +68,7 @@ def checkpoint(source: Path, to: Path, dtype: str | None, is_loaded: bool = True
 
 def _check_loads(folder: Path, source: Path, name: str) -> None:
     """A UsageError that names `source` where what was built of it cannot be loaded."""
+    refuse_secrets(folder)  # before a message about a value repeats one
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / name  # transformers keeps code by the folder's name: one name, one copy
         place.symlink_to(folder.resolve(), target_is_directory=True)
