@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipelines.checks import check_choice, check_count, check_finite, check_number
 from pipelines.components import CheckedComponents
+from pipelines.decoding import as_levels
 from pipelines.specs import check_data_spec
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -79,7 +80,7 @@ class Contract(CheckedComponents):
     "real"), `range` [low, high] that the network sees (None for real vectors), `dequantization` and `num_classes`.
 
     x is a tensor (B, C, H, W), an array (B, H, W, C), a PIL image or a list of them, with values in [0, 1]; a vector
-    model takes (B, D). A `generator` is one `torch.Generator` for the batch or a list with one for each sample; with a
+    model takes (B, D). A PIL image is turned upright, scaled to 8 bits and laid on white where it is transparent. A `generator` is one `torch.Generator` for the batch or a list with one for each sample; with a
     list, sample i depends on its own seed alone.
 
     A pipeline that does not answer some of its calls says so by a property `refusals`: the reason for each of them.
@@ -174,6 +175,10 @@ class Contract(CheckedComponents):
         if isinstance(x, PIL.Image.Image):
             x = [x]
         if self._is_image and isinstance(x, list) and x and all(isinstance(p, PIL.Image.Image) for p in x):
+            try:
+                x = [as_levels(picture) for picture in x]
+            except ValueError as error:
+                raise ValueError(f"{name} holds an image of {error}") from None
             sizes = sorted({picture.size for picture in x})
             if sizes != [(shape[2], shape[1])]:
                 raise ValueError(

@@ -152,8 +152,8 @@ def test_a_family_touches_no_other_family():
             words = module.split(".")
             if words[0] == "training" and len(words) > 1:
                 assert words[1] not in branches, f"{file} imports {module}"
-            if words[0] == "pipelines":
-                assert parts[0] in branches, f"{file} is shared and imports {module}"
+            if words[0] == "pipelines":  # what all pipelines share lies beside their branches, and names none
+                assert parts[0] in branches or len(words) == 2, f"{file} is shared and imports {module}"
 
 
 def test_module_names_on_the_hub_are_unique():

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.data_classes import ImageData
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from kit.bounds import is_number
+from kit.decoding import as_levels
 from kit.errors import user_error
 from kit.inputs import Refused, check_fields, uploaded
 from kit.words import short
@@ -61,13 +62,9 @@ def _decoded(picture: Image.Image, data: bytes) -> Image.Image:
     picture.load()
     if len(picture.info.get("exif", b"")) > MAX_EXIF:
         del picture.info["exif"]
-    if picture.mode == "I;16":  # else all but the darkest is white
-        picture = picture.point(lambda value: value / 256).convert("L")
-    if picture.mode not in ("L", "RGB", "RGBA"):  # of colours by number there are none between two
-        picture = picture.convert("RGBA")
+    picture = as_levels(picture)
     picture.thumbnail((SIDE, SIDE))
-    picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def data_url(picture: Image.Image) -> str:

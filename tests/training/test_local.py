@@ -136,7 +136,6 @@ def test_a_table_names_no_other_file(pictures, tmp_path):
         folder = table(tmp_path / "set", {7: {"bytes": None, "path": path}})
         for options in ({}, {"max_memory_gb": 0.0}):
             assert "train-0.parquet, row 7: names " in said(folder, **options), path
-        assert "row 7: holds no image" in said(table(tmp_path / "set", {7: {"bytes": None, "path": None}}))
     (tmp_path / "set" / "mine.png").write_bytes(png(5))
     folder = table(tmp_path / "set", {7: {"bytes": None, "path": str(tmp_path / "set" / "mine.png")}})
     assert sum(len(s) for s in vars_of(load_data(DataOptions(str(folder), image_column="image")))) == 30
@@ -171,13 +170,14 @@ def test_an_image_that_is_too_large_is_named_before_it_is_decoded(tmp_path):
 def test_a_damaged_image_is_named_by_file_and_row(tmp_path):
     folder = table(tmp_path / "set", {25: {"bytes": png()[:60], "path": "cut.png"}}, count=28)
     pq.write_table(pq.read_table(folder / "train-0.parquet").slice(20), folder / "train-1.parquet")
-    found = said(folder)
-    assert (
-        "train-0.parquet, row 25 (cut.png): no image that can be read" in found
-        and "it must be one of PNG, JPEG" in found
-    )
+
+    def left_out() -> dict:
+        return load_data(DataOptions(str(folder), image_column="image")).report.left_out["images that cannot be read"]
+
+    damage = "OSError: image file is truncated"
+    assert left_out() == [f"train-0.parquet, row 25: {damage}", f"train-1.parquet, row 5: {damage}"]
     pq.write_table(pq.read_table(folder / "train-0.parquet").slice(0, 20), folder / "train-0.parquet")
-    assert "train-1.parquet, row 5 (cut.png): no image" in said(folder)
+    assert left_out() == [f"train-1.parquet, row 5: {damage}"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -200,12 +200,9 @@ def test_a_damaged_image_that_is_met_while_training_is_one_line_too(workers, tmp
     ("labels", "message"),
     [
         (
-            pa.array([0] * 29 + [10**9]),
-            "train-0.parquet, row 29 holds 1000000000; a class must be a whole number from 0 to 99999",
+            pa.array([0.0] * 29 + [0.5]),
+            "train-0.parquet, row 29 holds 0.5; a class must be a whole number, a text, true or false",
         ),
-        (pa.array([0] * 29 + [-1]), "row 29 holds -1"),
-        (pa.array([0] * 29 + [2**63], pa.uint64()), f"row 29 holds {2**63}"),
-        (pa.array([0.0] * 29 + [0.5]), "row 0 holds 0.0"),
         (pa.array([[0]] * 30), "row 0 holds [0]"),
     ],
 )
@@ -219,7 +216,8 @@ def test_classes_of_every_split_are_counted(tmp_path):
     table(tmp_path / "set", labels=pa.array([0, 1] * 15))
     table(tmp_path / "set", labels=pa.array([0, 4] * 15), split="test")
     source = load_data(DataOptions(str(tmp_path / "set"), image_column="image"))
-    assert source.class_names == ["0", "1", "2", "3", "4"]
+    assert source.class_names == ["0", "1", "4"]
+    assert source.test.columns["class_labels"].unique().tolist() == [0, 2]
 
 
 # Tables, before a library reads them

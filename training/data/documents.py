@@ -1,12 +1,13 @@
 """Documents: a corpus in memory or streamed, cut into training, validation and test."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.data.images import split_of
-from training.data.local import check_table, files_within, lines_of
+from training.data.local import by_split, check_table, delimiter_of, files_within, lines_of
+from training.data.report import Report
 from training.data.splits import TEST_SHARE, VALIDATION_SHARE, content_fraction
 from training.options import UsageError, one_line, option
 
@@ -55,6 +56,7 @@ class Documents:
     Attributes:
         licence: of the texts, where it is known.
         has_test: False where the validation split has to serve as the test split too.
+        report: what was found and what was left out.
     """
 
     dataset_id: str
@@ -63,6 +65,7 @@ class Documents:
     test: list[str]
     has_test: bool = True
     licence: str | None = None
+    report: Report = field(default_factory=Report)
 
 
 def load_documents(options: TextOptions) -> Documents:
@@ -80,24 +83,42 @@ def load_documents(options: TextOptions) -> Documents:
         text = _shakespeare(Path(options.data_dir), options) if options.data_dir else _fetch(SHAKESPEARE)
         cut = int(0.9 * len(text))  # as everyone cuts it; there is no third part
         return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], False, "public domain")
-    place = Path(options.data_dir or name)
-    files = _text_files(place, options)
+    place, report = Path(options.data_dir or name), Report()
+    files = _text_files(place, options, report)
     if files:
-        return _parts(place.name, {k: [_read(file) for file in v] for k, v in _by_split(files, place).items()})
+        texts = {split: [_read(file) for file in found] for split, found in _by_split(files, place).items()}
+        return _parts(place.name, texts, report)
     if not _exists(place) and (options.data_dir or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"{_named(options)} {place}: there is no such file or folder")
-    tables = _through_datasets(options)
-    texts = {split: _column(table, split, options) for split, table in tables.items()}
-    return _parts(place.name if place.exists() else name, texts)
+    tables = _through_datasets(options, report)
+    validation = _check_splits(name, tables)
+    known = ("train", "test", validation)
+    report.leave_out("splits", [split for split in tables if split not in known])
+    texts = {split: _column(table, split, options, report) for split, table in tables.items() if split in known}
+    return _parts(place.name if place.exists() else name, texts, report)
 
 
-def _parts(name: str, texts: dict[str, list[str]]) -> Documents:
+def _check_splits(name: str, splits: dict) -> str | None:
+    """What a set calls its validation split; None where it has none.
+
+    Raises:
+        UsageError: it has no training split.
+    """
+    if "train" not in splits:
+        raise UsageError(f"--dataset {name}: has no split called train; it has {', '.join(splits)}")
+    return next((k for k in ("validation", "valid", "val") if k in splits), None)
+
+
+def _parts(name: str, texts: dict[str, list[str]], report: Report) -> Documents:
     """Splits that a set brings stay; the others are cut from the training texts."""
-    if "train" not in texts:
-        raise UsageError(f"--dataset {name}: has no split called train; it has {', '.join(texts)}")
-    validation = next((texts[k] for k in ("validation", "valid", "val") if k in texts), None)
+    validation = texts.get(_check_splits(name, texts))
     cut = _cut(name, texts["train"], validation is None, "test" not in texts)
-    return Documents(name, cut.train, cut.validation if validation is None else validation, texts.get("test", cut.test))
+    validation = cut.validation if validation is None else validation
+    found = Documents(name, cut.train, validation, texts.get("test", cut.test), report=report)
+    empty = sum(not text.strip() for split in texts.values() for text in split)
+    if empty:
+        report.found.append(f"{empty} texts hold nothing, and count for nothing")
+    return found
 
 
 def _cut(
@@ -172,44 +193,56 @@ def _exists(place: Path) -> bool:
         return False
 
 
-def _text_files(place: Path, options: TextOptions) -> list[Path]:
+def _ending(file: Path) -> str:
+    return file.suffix.lower()
+
+
+def _text_files(place: Path, options: TextOptions, report: Report) -> list[Path]:
     """A text file, or those of a folder; none where it holds tables, whose README is no corpus."""
     if not _exists(place):
         return []
     if place.is_file():
-        return [] if place.suffix in TABLES else [place]
+        return [] if _ending(place) in TABLES else [place]
     if not place.is_dir():
         raise UsageError(f"{_named(options)} {place}: is no regular file; it must be one, or a folder")
-    files = files_within(place, _named(options))
-    if any(p.suffix in TABLES for p in files):
+    files = files_within(place, _named(options), report)
+    if any(_ending(p) in TABLES for p in files):
         return []
-    about = ("readme", "license", "licence")
-    return [p for p in files if p.suffix in (".txt", ".md") and not p.stem.lower().startswith(about)]
+    texts = [p for p in files if _ending(p) in (".txt", ".md")]
+    about = [p for p in texts if re.match(r"(readme|licen[cs]e)([-_.]|$)", p.stem.lower())]
+    _leave_out(report, f"files that are not {' or '.join((*TABLES, '.txt', '.md'))}", set(files) - set(texts), place)
+    _leave_out(report, "files about the corpus", about, place)
+    return [p for p in texts if p not in about]
 
 
-def _table_files(place: Path, options: TextOptions) -> tuple[str, list[Path]]:
+def _leave_out(report: Report, why: str, files, place: Path) -> None:
+    report.leave_out(why, sorted(file.relative_to(place) for file in files))
+
+
+def _table_files(place: Path, options: TextOptions, report: Report) -> tuple[str, list[Path]]:
     """The reader of `datasets` and its files, of a table or of a folder of them; what lies beside them is not read."""
     if place.is_dir():
         if options.subset is not None and not (place / options.subset).is_dir():
             raise UsageError(f"--subset {options.subset}: {place} holds no folder of this name")
-        files = [p for p in files_within(place / (options.subset or ""), _named(options)) if p.suffix in TABLES]
+        there = files_within(place / (options.subset or ""), _named(options))
+        files = [p for p in there if _ending(p) in TABLES]
+        _leave_out(report, "files beside the tables", set(there) - set(files), place)
     else:
         files = [place]
     if not files:
         raise UsageError(f"{_named(options)} {place}: holds no text, and no tables of {', '.join(TABLES)}")
-    counts = Counter(TABLES[p.suffix] for p in files)
+    counts = Counter(TABLES[_ending(p)] for p in files)
     reader = "parquet" if counts["parquet"] else counts.most_common(1)[0][0]
-    files = [p for p in files if TABLES[p.suffix] == reader]
+    others = [p for p in files if TABLES[_ending(p)] != reader]
+    _leave_out(report, f"tables beside those of {reader}", others, place)
+    files = [p for p in files if p not in others]
     for file in files:
         check_table(file)
     return reader, files
 
 
 def _by_split(files: list[Path], place: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        found.setdefault(split_of(file.relative_to(place)) if place.is_dir() else "train", []).append(file)
-    return found
+    return by_split(files, place) if place.is_dir() else {"train": files}
 
 
 def _read(file: Path) -> str:
@@ -222,7 +255,7 @@ def _read(file: Path) -> str:
 
 
 def _shakespeare(place: Path, options: TextOptions) -> str:
-    files = _text_files(place, options)
+    files = _text_files(place, options, Report())
     if len(files) != 1:
         raise UsageError(
             f"--data_dir {place}: holds {len(files)} text files; it must hold input.txt, or be a text file"
@@ -241,19 +274,21 @@ def _fetch(address: str) -> str:
         ) from None
 
 
-def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
+def _through_datasets(options: TextOptions, report: Report, streaming: bool = False) -> dict:
     from datasets import load_dataset
 
     files, more = [], {}
     place, name = Path(options.data_dir or options.dataset), options.data_dir or options.dataset
     if _exists(place):
-        files = _text_files(place, options)
+        files = _text_files(place, options, report)
         if files:
             name, more = "text", {"sample_by": "paragraph"}
             for file in files:
                 next(lines_of(file), None)  # an archive would be unpacked, whatever it grows to
         else:
-            name, files = _table_files(place, options)
+            name, files = _table_files(place, options, report)
+            if name == "csv":
+                more["sep"] = _delimiter(files)
         more["data_files"] = {k: [str(file) for file in v] for k, v in _by_split(files, place).items()}
     else:
         more["name"] = options.subset
@@ -264,25 +299,35 @@ def _through_datasets(options: TextOptions, streaming: bool = False) -> dict:
         raise UsageError(f"--dataset {options.dataset}: cannot be read, {why}") from None
 
 
-def _column(table, split: str, options: TextOptions) -> list[str]:
+def _delimiter(files: list[Path]) -> str:
+    found = {delimiter_of(file): file for file in files}
+    if len(found) > 1:
+        raise UsageError(f"{', '.join(map(str, found.values()))}: have their cells parted by {' and by '.join(found)}")
+    return next(iter(found))
+
+
+def _column(table, split: str, options: TextOptions, report: Report) -> list[str]:
     if options.text_column not in table.column_names:
         raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(table.column_names)}")
-    texts = table[options.text_column]
-    return [
-        text
-        for row, text in enumerate(texts)
-        if text and text_of(text, f"row {row} of {split}", options.text_column).strip()
+    texts = [
+        text_of(text, f"row {row} of {split}", options.text_column)
+        for row, text in enumerate(table[options.text_column])
     ]
+    empty = [f"row {row} of {split}" for row, text in enumerate(texts) if not text.strip()]
+    report.leave_out(f"rows whose {options.text_column} is empty", empty)
+    return [text for text in texts if text.strip()]
 
 
 def text_of(value, where: str, column: str) -> str:
-    """A cell that must be text.
+    """A cell that must be text, or nothing.
 
     Raises:
         UsageError: it is not.
     """
+    if value is None:
+        return ""
     if not isinstance(value, str):
-        raise UsageError(f"--text_column {column}: {where} holds {value!r}; it must be text")
+        raise UsageError(f"--text_column {column}: {where} holds {value!r:.100}; it must be text")
     return value
 
 
@@ -310,14 +355,12 @@ class DocumentsWithin:
         return self.low <= content_fraction(text.encode()) < self.high
 
 
-def stream_parts(options: TextOptions) -> dict[str, tuple]:
+def stream_parts(options: TextOptions, report: Report | None = None) -> dict[str, tuple]:
     """For each split the rows that are read, and which of their documents belong to it."""
     if options.dataset == "python_docs":
         raise UsageError("--streaming true: python_docs is embedded; leave it out")
-    tables = _through_datasets(options, streaming=True)
-    if "train" not in tables:
-        raise UsageError(f"--dataset {options.dataset}: has no split called train; it has {', '.join(tables)}")
-    validation = next((tables[k] for k in ("validation", "valid", "val") if k in tables), None)
+    tables = _through_datasets(options, report or Report(), streaming=True)
+    validation = tables.get(_check_splits(options.dataset, tables))
     test = TEST_SHARE if "test" not in tables else 0.0
     held = test + (VALIDATION_SHARE if validation is None else 0.0)
     own = tables["train"]
@@ -337,5 +380,5 @@ def streamed_texts(part: tuple, options: TextOptions) -> Iterator[str]:
         if options.text_column not in row:
             raise UsageError(f"--text_column is {options.text_column}; the set has {', '.join(row)}")
         text = row[options.text_column]
-        if text and keep(text_of(text, "a row", options.text_column)):
+        if (text := text_of(text, "a row", options.text_column)) and keep(text):
             yield text

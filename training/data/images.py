@@ -4,7 +4,6 @@ Small sets are decoded into one array; above --max_memory_gb the Arrow file stay
 the way; with --streaming true nothing is stored. A set may come from anywhere: `local` and `pixels` bound what is read of it.
 """
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.data.classes import Classes, classes_of, value_of
 from training.data.known import KNOWN, KnownSet, extractor_of
-from training.data.local import check_table, files_within, roots_of
-from training.data.pixels import Decoder, Stored, pixels
-from training.data.source import DataSource
+from training.data.pixels import Decoder, Stored, Unreadable, pixels
+from training.data.places import from_folder, from_hub
+from training.data.report import Report, fingerprint
+from training.data.source import DataSource, warn_of_empty_splits
 from training.data.splits import ArraySplit, Batch, content_fraction, cut_arrays
-from training.data.tables import Columns, StreamCutter, TableCutter
+from training.data.tables import Columns, StreamCutter, TableCutter, encoded, look, mode_and_size, parts_of, told
 from training.data.toys import TOYS, toy
 from training.options import UsageError, check, one_line, option
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MNIST_DIGITS = Path(__file__).resolve().parents[2] / "spaces" / "kit" / "mnist-digits.png"
-MOST_CLASSES = 100_000
+FIRST_ROWS = 100  # of a stream, that say whether its images are gray
 KEPT_ROWS = 200  # of a test split, by which any machine can measure a checkpoint again
 
 
@@ -71,12 +71,14 @@ def load_data(options: DataOptions) -> DataSource:
             raise UsageError(f"{given}: {name} is embedded, there is nothing to read")
         return _digits(options) if name == "digits" else toy(name)
     try:
-        return _through_datasets(options)
+        source = _through_datasets(options)
     except UsageError:
         raise
     except Exception as error:  # what a damaged file raises depends on the library that meets it first
         where = f"--data_dir {options.data_dir}" if options.data_dir else f"--dataset {name}"
         raise UsageError(f"{where}: cannot be read, {type(error).__name__}: {one_line(error, 200)}") from None
+    warn_of_empty_splits(source)
+    return source
 
 
 def _digits(options: DataOptions) -> DataSource:
@@ -104,7 +106,7 @@ def _digits(options: DataOptions) -> DataSource:
 
 
 def _through_datasets(options: DataOptions) -> DataSource:
-    name, known = options.dataset, KNOWN.get(options.dataset)
+    name, known, report = options.dataset, KNOWN.get(options.dataset), Report()
     local = options.data_dir or (name if Path(name).is_dir() else None)
     if local is not None and not Path(local).is_dir():
         raise UsageError(f"--data_dir {local}: there is no such folder")
@@ -113,84 +115,64 @@ def _through_datasets(options: DataOptions) -> DataSource:
         raise UsageError(
             f"--dataset {name}: not known; it must be one of {names}, a Hub id like user/name, or a folder"
         )
-    tables, places, stored = _tables(
-        local, known.hub_id if known else name, options.streaming, "--data_dir" if options.data_dir else "--dataset"
-    )
+    if local is None:
+        found = from_hub(known.hub_id if known else name, options.streaming)
+    else:
+        found = from_folder(local, "--data_dir" if options.data_dir else "--dataset", options.streaming, report)
     # a set without a training split trains on its first; it is not made anything else of
-    first = "train" if "train" in tables else next(iter(tables))
+    first = "train" if "train" in found.tables else next(iter(found.tables))
+    wanted = [first, *(split for split in parts_of(found.tables, first) if split)]
+    tables = {split: found.tables[split] for split in wanted}
+    report.leave_out("splits", [split for split in found.tables if split not in wanted])
     image_column, label_column = _columns(tables[first], options, known)
-    columns = Columns(image_column, label_column, places, [])
-    mode, size = _mode_and_size(tables[first], columns, first, stored, options, name)
-    decode = Decoder(stored, mode, options.resolution, size, name)
-    shape = (1 if mode == "L" else 3, *((options.resolution,) * 2 if options.resolution else size[::-1]))
-
+    columns = Columns(image_column, None, found.places, local, found.of_images)
     if label_column:
-        columns.classes = list(getattr(tables[first].features[label_column], "names", []))
-        if not columns.classes:
-            columns.classes = [] if options.streaming else _classes_found(tables, columns)
-            columns.label = label_column if columns.classes else None
-
-    make = StreamCutter if options.streaming else TableCutter
-    splits = make(options.max_memory_gb, columns, decode, shape).splits(tables, first)
+        columns.classes = _classes(tables, columns, label_column, first, options, report)
+    make, mark, looks = TableCutter, None, tables
+    if options.streaming:
+        make = StreamCutter
+        mode, size = _first_rows(tables[first], columns, first, found.stored, name)
+    else:
+        looks = {split: look(table, split, columns, found.stored, report) for split, table in tables.items()}
+        mode, size = mode_and_size(list(looks.values()), name, options.resolution, report)
+        labels = [rows.labels.tobytes() for rows in looks.values() if rows.labels is not None]
+        called = ["\n".join(columns.classes.names).encode()] if labels else []
+        mark = fingerprint([*(rows.hashes.tobytes() for rows in looks.values()), *labels, *called])
+    decode = Decoder(found.stored, mode, options.resolution, size, name)
+    shape = (1 if mode == "L" else 3, *((options.resolution,) * 2 if options.resolution else size[::-1]))
+    splits = make(options.max_memory_gb, columns, decode, shape, report).splits(looks, first)
+    names = columns.classes.names if columns.classes else []
+    if not options.streaming:
+        report.found += told(list(looks.values()), mode, names)
     dataset_id = known.hub_id if known else (Path(name).name if local else name)
-    licence = known.licence if known else None
     return DataSource(
-        name, dataset_id, *splits, licence=licence, class_names=columns.classes, kind="image", shape=shape,
-        extractor=extractor_of(shape),
+        name, dataset_id, *splits, licence=known.licence if known else None, class_names=names, kind="image", shape=shape,
+        extractor=extractor_of(shape), report=report, fingerprint=mark,
     )  # fmt: skip
 
 
-def _classes_found(tables: dict, columns: Columns) -> list[str]:
-    """Classes of a column that does not name them, in any split."""
-    found = [columns.class_labels(table[columns.label], split, most=MOST_CLASSES) for split, table in tables.items()]
-    return [str(c) for c in range(1 + max(int(labels.max(initial=-1)) for labels in found))]
-
-
-def _tables(local: str | None, hub_id: str, streaming: bool, option_name: str) -> tuple[dict, dict, Stored]:
-    """The set as `datasets` reads it, by split: {"train": ..., "test": ...}; files and rows of parquet; where images lie."""
-    import datasets
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    datasets.disable_progress_bars()
-    if local is None:
-        stored = Stored(
-            [os.path.realpath(p) for p in (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)], f"hf://datasets/{hub_id}@"
-        )
-        try:
-            return dict(datasets.load_dataset(hub_id, streaming=streaming)), {}, stored
-        except Exception as error:  # the Hub client raises many kinds; each is the same to the user
-            raise UsageError(
-                f"--dataset {hub_id}: cannot be read from the Hub ({one_line(error, 200)}); --data_dir names a local copy"
-            ) from None
-    files, stored = files_within(Path(local), option_name), Stored(roots_of(Path(local)))
-    parquet = [p for p in files if p.suffix == ".parquet"]
-    if parquet:
-        places: dict[str, list[tuple[Path, int]]] = {}
-        for path in parquet:
-            places.setdefault(split_of(path.relative_to(local)), []).append((path, check_table(path)))
-        by_split = {split: [str(path) for path, _ in found] for split, found in places.items()}
-        return dict(datasets.load_dataset("parquet", data_files=by_split, streaming=streaming)), places, stored
-    if not any(p.suffix.lower() in IMAGE_ENDINGS for p in files):
-        raise UsageError(
-            f"{option_name} {local}: holds no images and no parquet files; it needs one folder of images a class"
-        )
-    for path in files:
-        if path.suffix.lower() == ".zip":  # it would be unpacked, whatever it grows to
-            raise UsageError(
-                f"{option_name} {local}: holds the archive {path.relative_to(local)}; unpack it, and take it out"
-            )
-        if path.stem == "metadata" and path.suffix in (".csv", ".jsonl"):
-            check_table(path)
-    return dict(datasets.load_dataset("imagefolder", data_dir=local, streaming=streaming)), {}, stored
-
-
-def split_of(path: Path) -> str:
-    """Which split a file belongs to, by its name (train-00000.parquet) or its folder (train/0000.parquet)."""
-    for part in reversed(path.parts):
-        word = re.match(r"(train|test|validation|valid|val)(?![a-z])", part.lower())
-        if word:
-            return word[1]
-    return "train"
+def _classes(
+    tables: dict, columns: Columns, column: str, first: str, options: DataOptions, report: Report
+) -> Classes | None:
+    """The classes of a column, in any split; None where it holds none, or a stream does not say which it holds."""
+    declared = list(getattr(tables[first].features[column], "names", []))
+    if options.streaming:
+        if not declared:
+            report.warnings.append(f"{column} does not name its classes, and a stream is not read ahead: none are used")
+            return None
+        report.found.append(f"streamed rows whose {column} is empty are left out")
+        return classes_of(column, set(range(len(declared))), declared, options.dataset)[0]
+    values = set()
+    for split, table in tables.items():
+        for row, value in enumerate(table[column][:]):
+            values.add(value_of(value, column, columns.where(split, row), bool(declared)))
+    values.discard(None)
+    if not values:
+        report.warnings.append(f"--label_column {column}: every row of it is empty, so there are no classes")
+        return None
+    classes, empty = classes_of(column, values, declared, options.dataset)
+    report.leave_out("classes without a row", empty)
+    return classes
 
 
 def _columns(table, options: DataOptions, known: KnownSet | None) -> tuple[str, str | None]:
@@ -211,19 +193,19 @@ def _columns(table, options: DataOptions, known: KnownSet | None) -> tuple[str, 
     return image, label
 
 
-def _mode_and_size(table, columns: Columns, split: str, stored: Stored, options: DataOptions, name: str) -> tuple:
-    """Gray ("L") or colour ("RGB") and the size (W, H), of the first rows."""
-    from datasets import Image
-
-    table, modes, size = table.cast_column(columns.image, Image(decode=False)), set(), None
-    for row, found in enumerate(table.take(100)):
-        picture = stored.picture(found[columns.image], columns.where(split, row))
-        modes.add(picture.mode)
-        size = size or picture.size
-        Decoder(stored, "L", options.resolution, size, name).check(picture)
+def _first_rows(table, columns: Columns, split: str, stored: Stored, name: str) -> tuple[str, tuple[int, int]]:
+    """Gray ("L") or colour ("RGB") and the size (W, H), of the first rows of a stream."""
+    gray, size = True, None
+    for row, found in enumerate(encoded(table, columns.image).take(FIRST_ROWS)):
+        where = columns.where(split, row)
+        try:
+            is_gray, size_of_row = stored.head(found[columns.image], where)
+        except Unreadable as error:
+            raise error.at(where) from None
+        gray, size = gray and is_gray, size or size_of_row
     if size is None:
         raise UsageError(f"--dataset {name}: holds no row")
-    return "L" if modes <= {"L", "1", "LA"} else "RGB", size
+    return "L" if gray else "RGB", size
 
 
 # Measuring again
@@ -240,7 +222,8 @@ def held_out(dataset: str, data_dir: str | None, trained: dict, same_set: bool) 
     Raises:
         UsageError: as of `load_data` and `check`; or the test split is empty, as that of a handful of images can be.
     """
-    options = DataOptions(dataset, data_dir, trained.get("resolution"))
+    known = ("resolution", "image_column", "label_column") if same_set else ("resolution",)
+    options = DataOptions(dataset, data_dir, **{name: trained[name] for name in known if name in trained})
     check(options)  # a run.json may hold anything
     source = load_data(options)
     if not len(source.test):

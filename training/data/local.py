@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.data.report import Report
 from training.files import MOST_DEPTH
 from training.options import UsageError, one_line
 
@@ -38,17 +39,20 @@ def lies_in(path: str | Path, roots: list[str]) -> bool:
     return any(os.path.commonpath([real, root]) == root for root in roots)
 
 
-def files_within(folder: Path, named: str) -> list[Path]:
+def files_within(folder: Path, named: str, report: Report | None = None) -> list[Path]:
     """The regular files of a folder, sorted; hidden ones and folders that are links are left out.
 
     Args:
         named: the option that named the folder.
+        report: takes note of what is left out.
 
     Raises:
         UsageError: it holds links that lead out of it, pipes or devices: no file is opened but those that were given.
     """
-    roots, found, out = roots_of(folder), [], []
+    roots, found, out, report = roots_of(folder), [], [], report or Report()
     for place, folders, files in os.walk(folder):
+        hidden = [Path(place, name).relative_to(folder) for name in (*folders, *files) if name.startswith(".")]
+        report.leave_out("hidden files and folders", sorted(hidden))
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in (*folders, *(name for name in files if not name.startswith("."))):
             path = Path(place, name)
@@ -56,6 +60,9 @@ def files_within(folder: Path, named: str) -> list[Path]:
                 out.append(path)
             elif path.is_file():
                 found.append(path)
+            elif path.is_symlink():
+                what = "links to folders" if path.is_dir() else "links to nothing"
+                report.leave_out(what, [path.relative_to(folder)])
             elif path.exists() and not path.is_dir():
                 kind = "a pipe" if stat.S_ISFIFO(path.stat().st_mode) else "no regular file"
                 raise UsageError(f"{named} {folder}: {path.relative_to(folder)} is {kind}; take it out")
@@ -65,6 +72,47 @@ def files_within(folder: Path, named: str) -> list[Path]:
             f"{named} {folder}: {len(out)} links lead out of it, like {first}; put the files themselves there"
         )
     return sorted(found)
+
+
+WORDS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
+
+
+def split_folders(files: list[Path], folder: Path) -> dict[Path, tuple[str | None, tuple[str, ...]]]:
+    """Of each file in a folder the split that a folder makes it part of, if one does, and the folders below that one.
+
+    Folders make splits where all that lie beside each other are called by words of splits: `train/`, `test/`; among
+    others, like `bus/`, `train/`, `tram/`, such a word is only a name.
+    """
+    inner = {file: file.relative_to(folder).parts[:-1] for file in files}
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for parts in inner.values():
+        for depth, name in enumerate(parts):
+            beside.setdefault(parts[:depth], set()).add(name.lower())
+    found = {}
+    for file, parts in inner.items():
+        depth = next((d for d in range(len(parts)) if beside[parts[:d]] <= WORDS.keys()), None)
+        found[file] = (None, parts) if depth is None else (WORDS[parts[depth].lower()], parts[depth + 1 :])
+    return found
+
+
+def by_split(files: list[Path], folder: Path, by_name: bool = True) -> dict[str, list[Path]]:
+    """Files of a folder by the split that they belong to: "train", "test" or "validation".
+
+    Folders make splits, see `split_folders`; else, `by_name`, the files' own names do: `train.txt`,
+    `test-00000-of-00001.parquet`. A name that goes on in words, like `test-drive.txt`, does so only where the name of
+    every file begins with the word of a split.
+    """
+    word, placed = f"({'|'.join(WORDS)})", split_folders(files, folder)
+    all_begin_so = all(re.match(word + r"([-_.]|$)", file.stem.lower()) for file in files)
+    rest = r"([-_.].*)?" if all_begin_so else r"([-_.]?\d[\w.-]*)?"
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        named = re.fullmatch(word + rest, file.stem.lower()) if by_name else None
+        found.setdefault(placed[file][0] or (WORDS[named[1]] if named else "train"), []).append(file)
+    return found
 
 
 def lines_of(file: Path) -> Iterator[bytes]:
@@ -91,20 +139,30 @@ def lines_of(file: Path) -> Iterator[bytes]:
             yield line
 
 
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def delimiter_of(file: Path) -> str:
+    """What parts the cells of a table of text: that of `DELIMITERS` which parts its first line into most, a comma if none."""
+    first = next((line for line in lines_of(file) if line.strip()), b"").decode("utf-8-sig")
+    plain = re.sub(r'"[^"]*"', "", first)
+    return max(DELIMITERS, key=plain.count)
+
+
 def check_table(file: Path) -> int | None:
     """Look at a CSV, JSON or parquet file before a library reads it. Returns the rows of parquet.
 
     Raises:
         UsageError: it is damaged, or would take far more than its size to read; one line that names file and line.
     """
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         return _check_parquet(file)
     depth = 0
     for number, line in enumerate(lines_of(file), 1):
-        if file.suffix == ".csv" and number <= 2:
+        if file.suffix.lower() == ".csv" and number <= 2:
             if line.count(b",") >= MOST_COLUMNS:
                 _check_columns(file, 1 + re.sub(rb'"[^"]*"', b"", line).count(b","), number)
-        elif file.suffix != ".csv":
+        elif file.suffix.lower() != ".csv":
             marks = line.count(b"{") + line.count(b"[")
             if (
                 depth

@@ -11,7 +11,7 @@ A reader is a module of training/data/ that a source names by `reader`, so that 
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.data.batches import batches_in_order
-from training.data.splits import Batch
+from training.data.report import Report
+from training.data.splits import Batch, StreamSplit
 from training.options import UsageError
 
 
@@ -39,6 +40,8 @@ class Source:
         rows_at_once: of a held-out split, that fit into memory with what a network makes of them.
         class_names: one name for each class; empty where there are no classes.
         kind: "image", "vector" or "text": what results.json calls the kind of the data.
+        report: what was found and what was left out.
+        fingerprint: tells data from other data; a run goes on with its own alone. None where they are not known whole.
     """
 
     name: str
@@ -53,6 +56,14 @@ class Source:
     units_per_row: int = 1
     rows_at_once: int = 500
     kind: str = "text"
+    report: Report = field(default_factory=Report)
+    fingerprint: str | None = None
+
+    @property
+    def rows(self) -> dict[str, int | None]:
+        """How many rows each split has; None of a stream."""
+        splits = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        return {name: None if isinstance(split, StreamSplit) else len(split) for name, split in splits.items()}
 
     def prepare(self, batch: Batch, spec: dict, generator: torch.Generator | None = None) -> Batch:
         """A stored batch as the network of this data spec is trained on it: here the batch itself."""
@@ -66,6 +77,10 @@ class Source:
             "licence": self.licence,
             "reader": self.reader,
             "held_out": self.held_out,
+            "rows": self.rows,
+            "class_names": list(self.class_names),
+            "fingerprint": self.fingerprint,
+            **self.report.record(),
         }
 
 
@@ -164,6 +179,25 @@ def _pad(x: Tensor, height: int, width: int) -> Tensor:
 
 
 # What recipes ask of a source
+
+
+def warn_of_empty_splits(source: Source) -> None:
+    """Note in the report which splits hold nothing, as those of a handful of rows can.
+
+    Raises:
+        UsageError: there is nothing to train on.
+    """
+    rows = source.rows
+    if rows["train"] == 0:
+        raise UsageError(
+            f"--dataset {source.name}: no row is left to train on; rows are held out by their content, so add more"
+        )
+    if rows["validation"] == 0:
+        source.report.warnings.append(
+            "the validation split is empty: nothing tells the best weights from the last ones"
+        )
+    if rows["test"] == 0:
+        source.report.warnings.append("the test split is empty: training.evaluate will have nothing to measure on")
 
 
 def rows_to_show(source: Source, count: int, first: str = "test") -> Batch:

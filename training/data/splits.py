@@ -84,14 +84,18 @@ class StreamSplit(IterableDataset):
                 yield self.to_row(row)
 
 
+def content_hash(content: bytes) -> int:
+    """8 bytes that a stored row's bytes alone determine."""
+    return int.from_bytes(hashlib.blake2b(SPLIT_SALT + content, digest_size=8).digest(), "little")
+
+
 def content_fraction(content: bytes) -> float:
     """A number in [0, 1) that a stored row's bytes alone determine: what decides its split.
 
     Equal files land in the same split, adding images moves no other, and no seed, resolution or way of reading
     (memory, memory-mapped, streamed) changes it.
     """
-    digest = hashlib.blake2b(SPLIT_SALT + content, digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64
+    return content_hash(content) / 2**64
 
 
 def split_masks(where: np.ndarray, test: float, validation: float) -> list[np.ndarray]:

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from training.data.documents import TextOptions, load_documents, stream_parts, streamed_texts
-from training.data.source import Source
+from training.data.report import Report, fingerprint
+from training.data.source import Source, warn_of_empty_splits
 from training.data.splits import Batch
-from training.data.tokens import TokenSplit, TokenStream, encode, load_tokenizer, train_tokenizer
+from training.data.tokens import UNKNOWN, TokenSplit, TokenStream, encode, load_tokenizer, train_tokenizer
 from training.options import UsageError, check
 
 MOST_WINDOWS = 20_000_000  # their order has to be drawn: a training window begins every few tokens where there are more
@@ -82,10 +83,12 @@ def load_text(options: TextOptions) -> TextSource:
         return _streamed(options)
     documents, context = load_documents(options), options.context_length
     separated = max(len(documents.train), len(documents.test)) > 1
-    tokenizer = _tokenizer(documents.train, options)
+    parts = {split: getattr(documents, split) for split in ("train", "validation", "test")}
+    everything = [text for texts in parts.values() for text in texts]
+    # a letter that only held-out text has would be in no vocabulary; pairs of bytes are learnt from the training text
+    tokenizer = _tokenizer(everything if options.tokenizer == "characters" else documents.train, options)
     rows = {}
-    for split in ("train", "validation", "test"):
-        texts = getattr(documents, split)
+    for split, texts in parts.items():
         if split == "test" and not documents.has_test:
             rows[split] = rows["validation"]
             continue
@@ -97,9 +100,19 @@ def load_text(options: TextOptions) -> TextSource:
             f"{max(len(train) - 1, 1)}, or the corpus larger"
         )
     stride = 1 + (len(train) - context - 1) // MOST_WINDOWS
-    return TextSource(
+    report, size = (
+        documents.report,
+        sum(map(len, everything if documents.has_test else [*parts["train"], *parts["test"]])),
+    )
+    report.found.append(
+        f"{max(map(len, parts.values()))} documents, {size} letters; {len(train)} tokens to train on, "
+        f"{len(tokenizer)} in the vocabulary"
+    )
+    source = TextSource(
         name=options.dataset,
         dataset_id=documents.dataset_id,
+        report=report,
+        fingerprint=fingerprint(text.encode() for text in everything),
         licence=documents.licence,
         context_length=context,
         packing=options.packing,
@@ -110,16 +123,18 @@ def load_text(options: TextOptions) -> TextSource:
         validation=TokenSplit(rows["validation"], context, context),
         test=TokenSplit(rows["test"], context, context),
     )
+    warn_of_empty_splits(source)
+    return source
 
 
 def _bytes(texts: list[str]) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
-def _tokenizer(texts: list[str], options: TextOptions):
+def _tokenizer(texts: list[str], options: TextOptions, unknown: bool = False):
     if getattr(options, "init_from", None):
         return load_tokenizer(options.init_from)
-    return train_tokenizer(texts, options.tokenizer, options.vocab_size, options.context_length)
+    return train_tokenizer(texts, options.tokenizer, options.vocab_size, options.context_length, unknown)
 
 
 def _streamed(options: TextOptions) -> TextSource:
@@ -128,7 +143,8 @@ def _streamed(options: TextOptions) -> TextSource:
         raise UsageError(
             f"--max_train_tokens is {options.max_train_tokens}: a stream has no first tokens; leave it out"
         )
-    parts, first, size = stream_parts(options), [], 0
+    report = Report()
+    parts, first, size = stream_parts(options, report), [], 0
     for text in streamed_texts(parts["train"], options):
         first.append(text)
         size += len(text)
@@ -136,7 +152,11 @@ def _streamed(options: TextOptions) -> TextSource:
             break
     if not first:
         raise UsageError(f"--dataset {options.dataset}: holds no text")
-    tokenizer = _tokenizer(first, options)
+    if options.tokenizer == "characters":
+        report.found.append(
+            f"the vocabulary is of the letters of the first {len(first)} texts; any other is read as {UNKNOWN}"
+        )
+    tokenizer = _tokenizer(first, options, unknown=True)
     end = tokenizer.eos_token_id
 
     def ids(text: str) -> list[int]:
@@ -146,6 +166,7 @@ def _streamed(options: TextOptions) -> TextSource:
     return TextSource(
         name=options.dataset,
         dataset_id=place.name if place.exists() else options.dataset,
+        report=report,
         context_length=options.context_length,
         packing=options.packing,
         tokenizer=tokenizer,

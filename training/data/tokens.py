@@ -13,22 +13,25 @@ from training.data.splits import Batch, StreamSplit
 from training.options import UsageError
 
 END = "<|endoftext|>"
+UNKNOWN = "\ufffd"  # the letter that stands for any letter which is in no vocabulary
 
 
-def train_tokenizer(texts: list[str], kind: str, vocab_size: int, context_length: int):
+def train_tokenizer(texts: list[str], kind: str, vocab_size: int, context_length: int, unknown: bool = False):
     """A `PreTrainedTokenizerFast` for these texts.
 
     Args:
         kind: "bpe", of bytes (Radford et al., 2019), or "characters": those of the texts, in order.
         vocab_size: of bpe, with the end-of-text token; fewer where the texts have no more pairs.
+        unknown: of characters, whether others are read as `UNKNOWN`; without it they are an error.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     if kind == "characters":
-        letters = sorted(set().union(*texts))
-        # the unknown is deliberately in no vocabulary: a letter that was never read is an error, and not a token
-        made = Tokenizer(models.WordLevel({c: i for i, c in enumerate(letters)}, unk_token="<|unknown|>"))
+        letters = sorted(set().union(*texts, UNKNOWN if unknown else ""))
+        # else the unknown is deliberately in no vocabulary: a letter that was never read is an error, and not a token
+        word = UNKNOWN if unknown else "<|unknown|>"
+        made = Tokenizer(models.WordLevel({c: i for i, c in enumerate(letters)}, unk_token=word))
         made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         made.decoder = decoders.Fuse()
     else:
@@ -107,8 +110,8 @@ class TokenStream(StreamSplit):
         buffer: list[int] = []
         size = self.context_length + 1
         for row in decoded_rows(self.rows):
-            text = row[self.column]
-            if not text or not self.keep(text_of(text, "a row", self.column)):
+            text = text_of(row[self.column], "a row", self.column)
+            if not text or not self.keep(text):
                 continue
             buffer += self.encode(text)
             while len(buffer) >= size:

@@ -91,6 +91,7 @@ class Run:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.record = {}
+        self.remarks: list[str] = []  # warnings before there is a record
         self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         torch.manual_seed(derive_seed(options.seed, -1))  # the initial weights, the same on every process
@@ -124,6 +125,7 @@ class Run:
         elif self.is_main and options.overwrite:
             with self.saving():
                 self._clear()
+        early = [{"step": 0, "message": message} for message in self.remarks]
         self.record = {
             "id": self.id,
             "family": self.family,
@@ -139,7 +141,7 @@ class Run:
             "device": device_name(self.accelerator.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "best": best,
-            "warnings": [w for w in self.old.get("warnings", []) if w["step"] <= step],
+            "warnings": [*early, *(w for w in self.old.get("warnings", []) if w["step"] <= step and w not in early)],
         }
         if self.is_main:
             with self.saving():
@@ -342,6 +344,29 @@ class Run:
         self.say(f"warning: step {step}: {message}")
         self.record["warnings"].append({"step": step, "message": message})
 
+    def remark(self, message: str) -> None:
+        """Warn before the work has begun: say it, and keep it for run.json."""
+        self.say(f"warning: {message}")
+        self.remarks.append(message)
+
+    def take(self, source: Source) -> None:
+        """Say what the data hold, and what of them is left out.
+
+        Raises:
+            UsageError: a run goes on, and its data are others than they were.
+        """
+        for line in source.report.lines():
+            self.say(line)
+        before = (self.old.get("dataset") or {}).get("fingerprint")
+        if self.options.resume and before not in (None, source.fingerprint):
+            rows = (self.old["dataset"].get("rows") or {}).get("train")
+            raise UsageError(
+                f"--resume: {source.name} is not as it was: the run in {self.folder} had {rows} rows to train on, now there "
+                f"are {source.rows['train']}, or others; put the data back, or start another run with --init_from"
+            )
+        for message in source.report.warnings:
+            self.remark(message)
+
     def progress(self, step: int) -> tqdm:
         """A progress bar of optimizer steps that begins at `step`."""
         return tqdm(
@@ -402,6 +427,7 @@ def start(
     run = Run(declaration, options)
     with run.accelerator.local_main_process_first():  # one process decodes, the others read the result
         source = load(options)
+    run.take(source)
     if source.kind == "vector":
         run.declaration = declaration.of_points()
     try:

@@ -23,7 +23,7 @@ from training.options import UsageError
 from training.publishing.build import build, is_portable
 from training.publishing.compile import parts
 from training.publishing.record import record_files
-from training.publishing.spaces import space, space_files
+from training.publishing.spaces import kit_files, space, space_files
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS, ALL = "keys.json", "all"
@@ -108,7 +108,8 @@ def _build_step() -> list[Path]:
 
 
 def _space_files() -> list[Path]:
-    return [file for folder in sorted(ROOT.glob("spaces/*/")) for file in space_files(folder)]
+    folders = (folder for folder in sorted(ROOT.glob("spaces/*/")) if folder.name != "kit")
+    return [*(file for folder in folders for file in space_files(folder)), *kit_files()]
 
 
 def _checkpoint_files(source: Path) -> list[Path]:

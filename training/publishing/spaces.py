@@ -27,7 +27,7 @@ def space(source: Path, to: Path) -> None:
         raise UsageError(f"--space {source}: not a Space; there is no {missing[0]} in it")
     with FolderReplacement(to, source, _is_space) as folder:
         (folder / "kit").mkdir()
-        for place, files in ((folder, space_files(source)), (folder / "kit", space_files(ROOT / "spaces" / "kit"))):
+        for place, files in ((folder, space_files(source)), (folder / "kit", kit_files())):
             for file in files:
                 shutil.copyfile(file, place / file.name)
         if source.name == "gallery":
@@ -60,6 +60,11 @@ def _add_pages(folder: Path) -> None:
 def space_files(folder: Path) -> list[Path]:
     """What belongs to a Space; gradio leaves .pyi files beside modules that define components."""
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".pyi")
+
+
+def kit_files() -> list[Path]:
+    """What all Spaces share, and how pipelines read a picture: a page reads it in the same way."""
+    return [*space_files(ROOT / "spaces" / "kit"), ROOT / "pipelines" / "decoding.py"]
 
 
 def _is_space(folder: Path) -> bool:
