@@ -158,15 +158,22 @@ def test_ratings_are_filled_in_from_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("who,a,b\nx,1,2\ny,,\n", "row 1 of x has no known entry; each row needs at least one"),
         ("who,a,b\nx,1,-2\n", "x holds -2; a non-negative factorisation needs entries of at least 0"),
         ("who,a,b\nx,1\n", "line 2 has 2 cells; it must have 3"),
         ("who,a,b\nx,1,good\n", "line 2, b: 'good' is no number; a cell holds one, or nothing"),
         ("who,a,b\nx,1,\0\n", "line 2 holds a NUL byte"),
         ("who," + ",".join(map(str, range(100_001))) + "\n", "line 1 has more than 100000 cells"),
         ("who,a\n" + "x" * 2**24 + ",1\n", "line 2 is longer than 16 MB"),
-        ("\n", "holds 0 lines; it needs"),
-        ("who,a,b\n", "holds 1 lines; it needs a line of names"),
+        ("\n", "its first line has 0 cells; it must name columns"),
+        ("who,a,b\n", "holds no ratings; it needs a line of names"),
+        ("who,a,b\nx,,\n", "holds no ratings; it needs a line of names"),
+        ("who,a,,b\nx,1,2,3\n", "column 3 of its first line has no name"),
+        ("\n\nwho,a,b\n\nx,1,2\n,,\nz,1,x\n", "line 7, b: 'x' is no number"),
+        ('who,a,b\n"two\nlines",1,2\nz,1\n', "line 4 has 2 cells; it must have 3"),
+        ("who,a,b\rx,1,2\rz,1\r", "line 3 has 2 cells; it must have 3"),
+        ("196\t242\t3\t881250949\n", "its first line holds numbers alone; it must name the columns"),
+        ("1::1193::5::978300760\n", "its first line has 1 cells; it must name columns, parted by"),
+        ("userId,show,rating\n1,2,3\n", "--item_column is not given, and no column of userId, show, rating is plainly"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(content, message, tmp_path):

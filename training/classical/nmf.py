@@ -5,14 +5,11 @@
     python -m training.classical.nmf --config training/classical/nmf-mnist.yaml
 
 A file of ratings is a table: what is rated in its first line, who rates in its first column, an empty cell where there is
-no rating. Images are factorised by scikit-learn, which knows no missing entries, ratings by `NMFModel.fit_steps`.
+no rating; or it holds one rating a line, with columns like userId, movieId and rating. Images are factorised by
+scikit-learn, which knows no missing entries, ratings by `NMFModel.fit_steps`.
 """
 
-import csv
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,9 +17,8 @@ from torch import Tensor
 from pipelines.classical.modeling_nmf import NMFModel, check_entries
 from pipelines.classical.pipeline_nmf import NMFPipeline
 from training.data.images import DataOptions, load_data
-from training.data.local import lines_of
+from training.data.ratings import RatingOptions, load_ratings
 from training.data.source import DataSource
-from training.data.splits import ArraySplit
 from training.declaration import RECONSTRUCT, Declaration
 from training.loops.closed_form import FitOptions, fit, training_rows
 from training.loops.run import start
@@ -39,13 +35,9 @@ DECLARATION = Declaration(
 )
 
 
-MOST_ITEMS, MOST_RATINGS = 100_000, 50_000_000  # of a table of ratings: columns, and cells
-
-
 @dataclass
-class NMFOptions(DataOptions, FitOptions):
+class NMFOptions(DataOptions, RatingOptions, FitOptions):
     output_dir: str = with_default(FitOptions, "output_dir", "runs/nmf-digits")
-    ratings: str | None = option(None, "CSV file of ratings to factorise, instead of --dataset")
     num_components: int = option(16, "number of parts that each row is a sum of", least=1)
     penalty: float = option(
         0.0, "weight of the squared weights and parts in the loss, per entry of the data", least=0.0
@@ -53,67 +45,17 @@ class NMFOptions(DataOptions, FitOptions):
     max_iter: int = option(300, "largest number of iterations of the fit", least=1)
     tol: float = option(1e-4, "the fit ends when an iteration lowers the loss by less than this share", above=0.0)
 
-
-def read_ratings(file: str) -> tuple[list[str], Tensor]:
-    """What is rated, and the ratings (N, D), NaN where there is none.
-
-    Raises:
-        UsageError: no such file, too large a one, rows of mixed lengths, or a cell that is no number.
-    """
-    if not Path(file).is_file():
-        there = Path(file).exists()
-        raise UsageError(f"--ratings {file}: {'it is no regular file' if there else 'there is no such file'}")
-    names, table, rows = [], [], csv.reader(_lines(file))
-    try:
-        for row in rows:
-            where = f"--ratings {file}: line {rows.line_num}"
-            if not names:
-                names = row
-            elif row and len(row) != len(names):
-                raise UsageError(f"{where} has {len(row)} cells; it must have {len(names)}")
-            elif row:
-                table.append(
-                    torch.tensor([_rating(c, f"{where}, {n}") for c, n in zip(row[1:], names[1:], strict=True)])
-                )
-            if len(table) * len(names) > MOST_RATINGS:
-                raise UsageError(f"{where}: there are more than {MOST_RATINGS} cells by now; a table has fewer")
-    except csv.Error as error:
-        raise UsageError(f"--ratings {file}: is no table in UTF-8 ({error})") from None
-    if not table or len(names) < 2:
-        raise UsageError(
-            f"--ratings {file}: holds {len(table) + bool(names)} lines; it needs a line of names, and one for each person"
-        )
-    ratings = torch.stack(table)
-    try:
-        check_entries(ratings)
-    except ValueError as error:
-        raise UsageError(f"--ratings {file}: {error}") from None
-    return names[1:], ratings
-
-
-def _lines(file: str) -> Iterator[str]:
-    for number, line in enumerate(lines_of(Path(file)), 1):
-        if line.count(b",") >= MOST_ITEMS:
-            raise UsageError(f"--ratings {file}: line {number} has more than {MOST_ITEMS} cells; a table has fewer")
-        yield line.decode("utf-8-sig")
-
-
-def _rating(cell: str, where: str) -> float:
-    try:
-        return float(cell) if cell.strip() else math.nan
-    except ValueError:
-        raise UsageError(f"{where}: {cell!r} is no number; a cell holds one, or nothing") from None
+    def __post_init__(self):
+        super().__post_init__()
+        if self.ratings is None:
+            for role, column in self.columns().items():
+                if column is not None:
+                    raise UsageError(f"--{role}_column {column}: is a column of --ratings, which is not given")
 
 
 def load(options: NMFOptions) -> DataSource:
     """The data set that the options name, or the table of ratings: (N, D), NaN where there is no rating."""
-    if options.ratings is None:
-        return load_data(options)
-    names, ratings = read_ratings(options.ratings)
-    name, nothing = Path(options.ratings).name, ArraySplit({"x": torch.empty(0, len(names))})
-    return DataSource(
-        name, name, ArraySplit({"x": ratings}), nothing, nothing, kind="vector", shape=(len(names),), item_names=names
-    )
+    return load_data(options) if options.ratings is None else load_ratings(options)
 
 
 def fit_parts(x: Tensor, options: NMFOptions) -> Tensor:
