@@ -61,7 +61,7 @@ class PCAModel(ModelMixin, ConfigMixin):
 
         Raises:
             ValueError: fewer than two rows, values that are not finite, rows of other sizes, or num_components out of
-                range.
+                range: N rows span no more than N - 1 directions.
         """
         count, origin, total, second = 0, None, 0.0, 0.0
         for batch in batches:
@@ -74,6 +74,8 @@ class PCAModel(ModelMixin, ConfigMixin):
             count, total, second = count + len(x), total + x.sum(0), second + x.T @ x
         if count < 2:
             raise ValueError(f"x holds {count} rows; PCA needs at least 2")
+        if num_components > count - 1:
+            raise ValueError(f"num_components is {num_components}; {count} rows span at most {count - 1} directions")
         mean = total / count
         covariance = second / count - torch.outer(mean, mean)
         if not covariance.isfinite().all():

@@ -20,7 +20,7 @@ from pipelines.classical.pipeline_clustering import ClusteringPipeline
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import RECONSTRUCT, Declaration
-from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
+from training.loops.closed_form import FitOptions, check_pca_dim, different_rows, fit, rows_to_fit, training_rows
 from training.loops.run import start
 from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import image_grid, scatter
@@ -70,8 +70,6 @@ def fit_means(points: torch.Tensor, options: ClusteringOptions, report) -> KMean
     """The best of several runs of k-means by scikit-learn."""
     from sklearn.cluster import KMeans
 
-    if len(points) < options.num_clusters:
-        raise UsageError(f"--num_clusters is {options.num_clusters}, but there are only {len(points)} points")
     best, array = None, points.numpy()
     for number in range(options.num_starts):
         found = KMeans(options.num_clusters, n_init=1, max_iter=300, random_state=options.seed + number).fit(array)
@@ -84,7 +82,6 @@ def fit_means(points: torch.Tensor, options: ClusteringOptions, report) -> KMean
 
 def make_pipeline(source: DataSource, options: ClusteringOptions, report) -> ClusteringPipeline:
     """The clustering that the options ask for, of the training rows or of their principal components."""
-    check_pca_dim(options.pca_dim, source)
     spec = source.spec("8-bit", (0, 1))
     pca = None
     if options.pca_dim:
@@ -105,9 +102,21 @@ def picture(pipeline: ClusteringPipeline, source: DataSource) -> bytes:
     )
 
 
+def check(options: ClusteringOptions, source: DataSource) -> None:
+    """Raise a `UsageError` if the options and the data do not fit."""
+    check_pca_dim(options.pca_dim, source, options)
+    if rows_to_fit(source, options) is None:
+        return  # a stream without an end is refused when it is read
+    different = different_rows(source, options)
+    if different < options.num_clusters:
+        raise UsageError(
+            f"--num_clusters is {options.num_clusters}, but there are only {different} different points; more would be copies"
+        )
+
+
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClusteringOptions, argv, __doc__)
-    run, source, _ = start(DECLARATION, None, options, lambda options, source: None)
+    run, source, _ = start(DECLARATION, None, options, check)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

@@ -9,6 +9,8 @@ python -m training.classical.density --config training/classical/gaussian-mixtur
 --density none      the PCA alone
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +23,7 @@ from training.data.batches import random_subset
 from training.data.images import DataOptions
 from training.data.source import DataSource, class_arguments
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
-from training.loops.closed_form import FitOptions, check_pca_dim, fit, training_rows
+from training.loops.closed_form import FitOptions, check_pca_dim, different_rows, fit, rows_to_fit, training_rows
 from training.loops.run import start
 from training.options import UsageError, command_line, option, parse, with_default
 from training.pictures import samples_or_reconstructions
@@ -137,14 +139,33 @@ def picture(pipeline: DensityPipeline, source: DataSource) -> bytes:
 
 def check(options: DensityOptions, source: DataSource) -> None:
     """Raise a `UsageError` if the options and the data do not fit."""
-    check_pca_dim(options.pca_dim, source)
+    # a density of x needs some of it outside the components, to see how much
+    check_pca_dim(options.pca_dim, source, options, spare=int(options.density != "none"))
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional true: {source.name} has no classes")
+
+
+def warnings(options: DensityOptions, source: DataSource) -> Iterator[str]:
+    """What can be fitted to so few rows, and will say little."""
+    rows = rows_to_fit(source, options)
+    if options.density != "mixture" or rows is None:
+        return
+    count = max(options.num_components) * (len(source.class_names) if options.conditional else 1)
+    dim = options.pca_dim or math.prod(source.shape)
+    if (different := different_rows(source, options)) < count:
+        yield f"--num_components: {count} components for {different} different rows; some of them will be copies"
+    elif options.covariance_type == "full" and rows < count * (dim + 1):
+        yield (
+            f"--covariance_type full: each component of {dim} dimensions needs {dim + 1} rows or more, and there are "
+            f"{rows // count} for each; diag needs fewer"
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(DensityOptions, argv, __doc__)
     run, source, _ = start(PCA_ALONE if options.density == "none" else DECLARATION, None, options, check)
+    for warning in warnings(options, source):
+        run.remark(warning)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

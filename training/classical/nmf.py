@@ -62,9 +62,6 @@ def fit_parts(x: Tensor, options: NMFOptions) -> Tensor:
     """(N, D) -> (K, D) by scikit-learn's coordinate descent."""
     from sklearn.decomposition import NMF
 
-    most = min(x.shape)
-    if options.num_components > most:
-        raise UsageError(f"--num_components is {options.num_components}; it must be at most {most} for these data")
     strength = {"alpha_W": options.penalty, "alpha_H": options.penalty, "l1_ratio": 0.0}
     solver = NMF(
         options.num_components, init="nndsvda", max_iter=options.max_iter, tol=options.tol,
@@ -78,6 +75,9 @@ def make_pipeline(source: DataSource, options: NMFOptions, report) -> NMFPipelin
     spec = source.spec("8-bit", (0, 1))
     x = torch.cat([batch["x"] for batch in training_rows(source, spec, options)])
     check_entries(x)
+    most = min(x.shape)
+    if options.num_components > most:
+        raise UsageError(f"--num_components is {options.num_components}; it must be at most {most} for these data")
     penalty = options.penalty * x.shape[1]
     if source.kind == "image":
         parts = fit_parts(x, options)

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from training.data.batches import batches_in_order
 from training.data.report import Report
-from training.data.splits import Batch, StreamSplit
+from training.data.splits import ArraySplit, Batch, StreamSplit
 from training.options import UsageError
 
 
@@ -190,8 +190,13 @@ def warn_of_empty_splits(source: Source) -> None:
     rows = source.rows
     if rows["train"] == 0:
         raise UsageError(
-            f"--dataset {source.name}: no row is left to train on; rows are held out by their content, so add more"
+            f"--dataset {source.name}: no row is left to train on: the content of a row decides its split, and equal rows share one; add others"
         )
+    if isinstance(source.train, ArraySplit) and "class_labels" in source.train.columns:
+        counts = torch.bincount(source.train.columns["class_labels"], minlength=len(source.class_names))
+        lacking = [name for name, count in zip(source.class_names, counts, strict=True) if not count]
+        if lacking:
+            source.report.warnings.append(f"no row of the class {', '.join(lacking[:20])} is in the training split")
     if rows["validation"] == 0:
         source.report.warnings.append(
             "the validation split is empty: nothing tells the best weights from the last ones"

@@ -204,7 +204,8 @@ def told(looks: list[Look], mode: str, names: list[str]) -> list[str]:
     count = sum(int(found.kept.sum()) for found in looks)
     grays = sum(int((found.gray & found.kept).sum()) for found in looks)
     kind = "gray" if mode == "L" else "in colour" if not grays else f"in colour, {grays} of them gray"
-    lines = [f"{count} images, {kind}"]
+    copies = count - len(np.unique(np.concatenate([found.hashes[found.kept] for found in looks])))
+    lines = [f"{count} images, {kind}" + (f"; {copies} are copies of others" if copies else "")]
     if names:
         labels = np.concatenate([found.labels[found.kept] for found in looks])
         lines.append(counted(names, labels))

@@ -33,11 +33,34 @@ class FitOptions(CommonOptions):
     max_samples: int | None = option(None, "number of training rows to fit to, the first ones; all by default", least=2)
 
 
-def check_pca_dim(pca_dim: int, source: DataSource) -> None:
-    """Raise a `UsageError` if the data have fewer dimensions than principal components are asked for."""
-    size = math.prod(source.shape)
+def rows_to_fit(source: DataSource, options: FitOptions) -> int | None:
+    """How many training rows there are to fit to; None of a stream that no option ends."""
+    counts = [count for count in (source.rows["train"], options.max_samples) if count is not None]
+    return min(counts, default=None)
+
+
+def different_rows(source: DataSource, options: FitOptions) -> int:
+    """How many of the training rows that are fitted to differ, as they are stored."""
+    seen, left = set(), rows_to_fit(source, options)
+    for batch in batches_in_order(source.train, ROWS_AT_ONCE, left):
+        seen.update(hash(row.tobytes()) for row in batch["x"][:left].numpy())
+        left = None if left is None else left - num_rows(batch)
+    return len(seen)
+
+
+def check_pca_dim(pca_dim: int, source: DataSource, options: FitOptions, spare: int = 0) -> None:
+    """Raise a `UsageError` if the data have fewer dimensions than principal components are asked for, or too few rows.
+
+    N rows span N - 1 directions; `spare` is how many of them must be left for what the components leave out.
+    """
+    size, rows = math.prod(source.shape), rows_to_fit(source, options)
     if pca_dim > size:
         raise UsageError(f"--pca_dim is {pca_dim}; these data have {size} dimensions, and 0 takes them as they are")
+    most = size if rows is None or rows > size else max(0, rows - 1 - spare)
+    if pca_dim > most:
+        raise UsageError(
+            f"--pca_dim is {pca_dim}; with {rows} training rows it must be at most {most}, and 0 takes the data as they are"
+        )
 
 
 def training_rows(source: DataSource, spec: dict, options: FitOptions) -> Iterator[Batch]:
