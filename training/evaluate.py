@@ -11,17 +11,21 @@ whether they apply. All figures are of the test split.
 import argparse
 import json
 import platform
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from training.data.source import reader_named
+from training.data.source import Source, reader_named
 from training.figures import MEASURES, measure_named
 from training.files import write_atomically
 from training.layouts.choice import declaration_in, layout_of
 from training.options import LineParser, UsageError, command_line
 from training.publishing.loading import load, model_folder, record_of
 from training.publishing.record import read_results
+
+FEW_ROWS = 30  # to measure on
 
 
 def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
@@ -75,7 +79,22 @@ def held_out_data(options: argparse.Namespace, pipe):
     spec = getattr(pipe, "data_spec", None)
     if spec is not None and list(source.shape) != list(spec["shape"]):
         raise UsageError(f"{options.source}: takes data of shape {spec['shape']}, {dataset} has {list(source.shape)}")
+    for warning in warnings(source, trained.get("class_names") if getattr(pipe, "num_classes", 0) else None):
+        print(f"warning: {warning}", file=sys.stderr)
     return source
+
+
+def warnings(source, class_names: list[str] | None) -> Iterator[str]:
+    """What makes figures say less than they seem to; `class_names` are those that the model was trained with."""
+    rows = source.rows["test"] if isinstance(source, Source) else None
+    if rows is not None and rows < FEW_ROWS:
+        yield f"{source.name} holds {rows} rows to measure on; figures of so few, and their errors, say little"
+    found = list(getattr(source, "class_names", ()))
+    if class_names and found and found != list(class_names):
+        yield (
+            f"the classes of {source.name} are {', '.join(found[:10])}, the model's {', '.join(class_names[:10])}; figures by "
+            "class take the first for the first, and so on"
+        )
 
 
 def machine(device: str) -> str:

@@ -135,11 +135,6 @@ def test_hub_sets_keep_the_splits_that_they_bring(tmp_path):
         (b"caf\xe9 is not UTF-8", (), r"book.txt: byte 0xe9 at 3 is not UTF-8"),
         (b"   \n", (), "holds no text"),
         (b"too short", (), "--context_length is 128; the training text has"),
-        (
-            b"abab" * 500 + b"xyz",
-            ("--tokenizer", "characters"),
-            "'x' is in a text, but not in the tokenizer's vocabulary of characters",
-        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, content, words, message):

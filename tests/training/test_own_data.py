@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 
 from tests.conftest import run_here
+from training.data.documents import TextOptions, load_documents
 from training.data.images import DataOptions, held_out, load_data
 from training.data.local import by_split
+from training.data.text import load_text
 from training.options import UsageError
 
 
@@ -229,3 +232,173 @@ def test_splits_are_told_by_whole_words(tmp_path):
     }  # fmt: skip
     assert split("plain/train/0.txt", "plain/test/0.txt") == {"train": ["0.txt"], "test": ["0.txt"]}
     assert split("docs/guide/a.txt", "docs/test/b.txt") == {"train": ["a.txt", "b.txt"]}
+
+
+def test_a_folder_of_text_says_what_it_leaves_out(tmp_path):
+    for name in ("A.TXT", "Test Pilot.txt", "test.md", "._A.TXT", "b.rst", "README.md", "License-plates of Ohio.txt"):
+        (tmp_path / name).write_text(f"{name} holds words.\n" * 40)
+    documents = load_documents(TextOptions(str(tmp_path)))
+    assert sorted(text.partition(" holds")[0] for text in documents.train) == ["A.TXT", "Test Pilot.txt"]
+    assert [text.partition(" holds")[0] for text in documents.test] == ["test.md"]
+    assert documents.report.left_out == {
+        "hidden files and folders": ["._A.TXT"],
+        "files that are not .parquet or .json or .jsonl or .csv or .txt or .md": ["b.rst"],
+        "files about the corpus": ["License-plates of Ohio.txt", "README.md"],
+    }
+
+
+def test_tables_of_text_are_read_as_spreadsheets_write_them(tmp_path):
+    lines = ["\ufefftext;label", *(f"the words of {i};{i}" for i in range(5)), ";5", "", "more; words;6"]
+    (tmp_path / "a.csv").write_text("\r\n".join(lines[:-1]), encoding="utf-8")
+    documents = load_documents(TextOptions(str(tmp_path / "a.csv")))
+    assert len(documents.train) == 5
+    assert documents.report.left_out == {"rows whose text is empty": ["row 5 of train"]}
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "b.jsonl").write_text('{"text": "not read"}\n')
+    (tmp_path / "c.CSV").write_text("text;label\nthe words of 9;9\n")
+    report = load_documents(TextOptions(str(tmp_path))).report
+    assert report.left_out["files beside the tables"] == ["notes.txt"]
+    assert report.left_out["tables beside those of csv"] == ["b.jsonl"]
+
+
+@pytest.mark.parametrize("value", [["some words"], 5, 0, False, {"a": 1}, []])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_text_that_is_none_is_named(value, streaming, tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": value}) + "\n" for _ in range(150)))
+    with pytest.raises(UsageError, match=r"--text_column text: (row 0 of train|a row) holds .*; it must be text"):
+        load_text(TextOptions(str(tmp_path / "a.jsonl"), streaming=streaming))
+
+
+def test_characters_of_held_out_text_are_in_the_vocabulary_and_a_stream_has_a_letter_for_the_others(tmp_path):
+    (tmp_path / "book.txt").write_text("abab " * 500 + "xyz")
+    options = {"dataset": str(tmp_path / "book.txt"), "tokenizer": "characters", "context_length": 8}
+    source = load_text(TextOptions(**options))
+    assert set(source.tokenizer.get_vocab()) == {*"ab xyz", "<|endoftext|>"}
+    assert source.tokenizer.decode(source.test.tokens[-3:]) == "xyz"
+    with pytest.raises(Exception, match="UNK"):  # what no text of the corpus holds is an error
+        source.tokenizer("q")
+    streamed = load_text(TextOptions(**options, streaming=True))
+    assert streamed.tokenizer.decode(streamed.tokenizer("abq")["input_ids"]) == "ab\ufffd"
+    assert "any other is read as \ufffd" in streamed.report.found[-1]
+
+
+# Small and odd sets
+
+
+def test_splits_that_are_empty_are_warned_of_before_the_work(tmp_path):
+    for i in range(60):  # three different pictures, none of them held out
+        (tmp_path / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        picture = np.zeros((8, 8), np.uint8)
+        picture[i % 3] = 255
+        (tmp_path / "set" / "ab"[i % 2] / f"{i}.png").write_bytes(encoded(picture))
+    for recipe in ("training.autoencoders.vae", "training.classical.classifier"):
+        run = tmp_path / recipe
+        done = run_here(
+            recipe, "--dataset", tmp_path / "set", "--batch_size", "8", "--max_steps", "2", "--lr_warmup_steps", "0",
+            "--output_dir", run,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.index("warning: the test split is empty") < done.stderr.index("finished 2 steps")
+        record = json.loads((run / "run.json").read_text())
+        said = [warning["message"].partition(":")[0] for warning in record["warnings"]]
+        assert said == ["the validation split is empty", "the test split is empty"]
+        assert record["dataset"]["rows"] == {"train": 60, "validation": 0, "test": 0}
+        assert record["dataset"]["found"][0] == "60 images, gray; 57 are copies of others"
+    done = run_here("training.evaluate", run)
+    assert done.returncode == 2 and "its test split is empty, so there is nothing to measure on" in done.stderr
+
+
+def test_a_class_that_is_wholly_held_out_is_named(tmp_path):
+    folder_of(tmp_path, common=60)
+    (tmp_path / "rare").mkdir()
+    held = load_data(DataOptions(str(tmp_path))).test.columns["x"][0, 0].numpy()
+    for file in list((tmp_path / "common").iterdir()):
+        if np.array_equal(np.asarray(Image.open(file)), held):
+            file.rename(tmp_path / "rare" / file.name)
+    assert "no row of the class rare is in the training split" in load_data(DataOptions(str(tmp_path))).report.warnings
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "message"),
+    [
+        ("density", ("--pca_dim", "20"), r"--pca_dim is 20; with \d training rows it must be at most \d, and 0 takes"),
+        ("density", ("--pca_dim", "0", "--num_components", "10"), "num_components is 10, but x holds . points"),
+        ("clustering", ("--pca_dim", "8"), "--pca_dim is 8; with . training rows it must be at most ., and 0"),
+        ("clustering", ("--num_clusters", "10"), "--num_clusters is 10, but there are only . different points"),
+        ("clustering", ("--num_clusters", "10", "--method", "agglomerative"), "there are only . different points"),
+        ("nmf", ("--num_components", "10"), "--num_components is 10; it must be at most . for these data"),
+    ],
+)
+def test_a_handful_of_rows_is_refused_before_the_fit(recipe, words, message, tmp_path):
+    for i in range(9):
+        (tmp_path / f"{i}.png").write_bytes(encoded(noise(i)))
+        (tmp_path / f"again{i}.png").write_bytes(encoded(noise(0)))
+    done = run_here(f"training.classical.{recipe}", "--dataset", tmp_path, "--max_samples", "9", *words, "--output_dir", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_exact_density_of_few_rows_is_one(tmp_path):
+    """One direction fewer than the rows span: what the components leave out has some variance, seen in the rows."""
+    from pipelines.classical.pipeline_density import DensityPipeline
+
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(encoded(noise(i)))
+    rows = load_data(DataOptions(str(tmp_path))).rows["train"]
+    words = [
+        "--dataset",
+        tmp_path,
+        "--num_components",
+        "1",
+        "--output_dir",
+        tmp_path / "run",
+        "--covariance_type",
+        "diag",
+    ]
+    assert run_here("training.classical.density", *words, "--pca_dim", rows - 1).returncode == 2
+    assert run_here("training.classical.density", *words, "--pca_dim", rows - 2).returncode == 0
+    pipe = DensityPipeline.from_pretrained(tmp_path / "run")
+    assert (pipe.log_prob((torch.rand(4, 1, 8, 8) * 255).round() / 255) > -10_000).all()
+
+
+# Going on
+
+
+@pytest.mark.parametrize("recipe", ["autoencoders.vae", "classical.density"])
+def test_a_run_goes_on_with_its_own_data_alone(recipe, tmp_path):
+    folder = folder_of(tmp_path / "set", a=40, b=40)
+    steps = ("--batch_size", "8", "--max_steps", "2", "--lr_warmup_steps", "0") if "vae" in recipe else ("--pca_dim", "2", "--num_components", "2")  # fmt: skip
+
+    def run(*more):
+        return run_here(f"training.{recipe}", "--dataset", folder, *steps, "--output_dir", tmp_path / "run", *more)
+
+    assert run().returncode == 0
+    folder.rename(tmp_path / "moved")  # the same data at another place are the same
+    (tmp_path / "moved").rename(folder)
+    assert run("--resume", "true").returncode == 0
+    (folder / "a" / "new.png").write_bytes(encoded(noise(99_999)))
+    done = run("--resume", "true")
+    assert done.returncode == 2
+    assert "--resume: " in done.stderr and "is not as it was" in done.stderr and "put the data back" in done.stderr
+    (folder / "a" / "new.png").unlink()
+    (folder / "a" / "000.png").rename(folder / "b" / "other.png")  # of another class
+    assert run("--resume", "true").returncode == 2
+
+
+def test_text_and_ratings_have_a_fingerprint_too(tmp_path):
+    (tmp_path / "book.txt").write_text("some words to read\n\n" * 99)
+    one = load_text(TextOptions(str(tmp_path / "book.txt"), context_length=8)).fingerprint
+    (tmp_path / "other.txt").write_text("some words to read\n\n" * 99)
+    assert load_text(TextOptions(str(tmp_path / "other.txt"), context_length=8)).fingerprint == one
+    (tmp_path / "book.txt").write_text("some words to read\n\n" * 100)
+    assert load_text(TextOptions(str(tmp_path / "book.txt"), context_length=8)).fingerprint != one
+
+
+def test_figures_of_few_rows_and_of_other_classes_are_warned_of(tmp_path, capsys):
+    from training.evaluate import warnings
+
+    source = load_data(DataOptions(str(folder_of(tmp_path, cat=40, dog=40))))
+    few, classes = warnings(source, ["bus", "tram"])
+    assert few.startswith(f"{tmp_path} holds {source.rows['test']} rows to measure on")
+    assert "are cat, dog, the model's bus, tram" in classes
+    assert len(list(warnings(source, ["cat", "dog"]))) == 1

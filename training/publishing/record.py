@@ -47,10 +47,16 @@ def read_run(folder: Path) -> dict:
     _check_kinds(run, RUN_FIELDS, file)
     for name in ("family", "status", "device"):
         _check_text(run.get(name, ""), f"{file}: {name}", LONGEST_LINE)
+    names = run["dataset"].get("class_names")
     run["dataset"] = {name: run["dataset"].get(name) for name in DATASET_FIELDS}
     for name, value in run["dataset"].items():
         if value is not None:
             _check_text(value, f"{file}: dataset.{name}", LONGEST_LINE)
+    if names:
+        _check_kinds({"class_names": names}, {"class_names": list}, file)
+        for name in names:
+            _check_text(name, f"{file}: dataset.class_names", LONGEST_LINE)
+        run["dataset"]["class_names"] = names
     if "declaration" in run:
         try:
             run["declaration"] = declaration_of(run).record()
