@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kit.errors import user_error
+from kit.ink import ink_of
 from kit.lazy import LazyModule
 from kit.words import short
 
@@ -26,11 +27,8 @@ def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
     empty = user_error("There is nothing on the paper yet: draw a digit, upload one or click an example.")
     if picture is None:
         raise empty
-    picture = picture.convert("L")
-    picture.thumbnail((512, 512), Image.Resampling.LANCZOS)
-    gray = np.asarray(picture, dtype=np.float32)
-    ink = np.abs(gray - np.median(gray))  # dark on light or light on dark: most of a picture is its ground
-    if ink.max() < 30:
+    ink = ink_of(picture)
+    if ink is None:
         raise empty
     ink = Image.fromarray((ink * (255 / ink.max())).astype(np.uint8))
     ink = ink.crop(ink.point(lambda v: 255 if v > 60 else 0).getbbox())
