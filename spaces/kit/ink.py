@@ -48,9 +48,8 @@ def _bar(gray: np.ndarray) -> int:
     level = np.median(gray, axis=1)
     same = (high - low <= ALIKE) & (np.abs(level - level[0]) <= ALIKE)
     count = len(same) if same.all() else int(np.argmin(same))
-    if not 0 < count < 0.6 * len(gray) or abs(np.median(gray[count:]) - level[0]) < LEAST:
-        return 0
-    return min(count + 2, len(gray) - 8)  # the edge of a bar is not sharp
+    within = count + 2  # the edge of a bar is not quite sharp; where light fades slowly there is none
+    return within if count < 0.6 * len(gray) and abs(level[within] - level[0]) >= LEAST else 0
 
 
 def against_its_ground(gray: np.ndarray) -> np.ndarray | None:

@@ -47,6 +47,31 @@ def test_a_digit_is_white_on_black_with_its_mass_in_the_middle(kit):
         np.testing.assert_allclose(other, digits[0], atol=1)  # neither polarity nor place matters
 
 
+def photographed(digit: np.ndarray, kind: str) -> Image.Image:
+    """A digit, (28, 28) of ink, as a photograph of 480 x 360 shows it: on paper, beside bars, in a shadow."""
+    ink = np.zeros((360, 480))
+    ink[110:250, 170:310] = np.asarray(Image.fromarray(digit).resize((140, 140), Image.Resampling.BICUBIC)) / 255
+    light = np.full(ink.shape, 225.0)
+    if "shadow" in kind:
+        light[np.add.outer(np.arange(360), 2 * np.arange(480)) < 620] /= 2
+    photo = light * (1 - 0.85 * ink)
+    for side in {"bars": (1, 3), "letterbox": (0, 2), "frame": range(4)}.get(kind.split()[0], ()):
+        np.rot90(photo, side)[:30] = 8
+    if "table" in kind:
+        photo[-30:] = np.random.default_rng(0).normal(90, 12, (30, 480))
+    return Image.fromarray(photo.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["bars", "letterbox", "frame", "shadow", "bars and shadow", "table"])
+def test_ink_is_found_and_bars_and_shadows_are_not(kit, kind):
+    for c in range(10):
+        digit = kit.digits.mnist_digits()[c, 3]
+        plain, photo = (
+            np.asarray(kit.digits.as_digit(photographed(digit, k), 28), dtype=float) for k in ("plain", kind)
+        )
+        assert np.corrcoef(plain.flatten(), photo.flatten())[0, 1] > 0.75, (c, kind)  # at worst a pixel aside
+
+
 def test_an_empty_paper_is_refused(kit):
     for empty in (None, Image.new("RGB", (50, 50), "white"), Image.new("L", (50, 50), 0)):
         with pytest.raises(gr.Error, match="nothing on the paper"):

@@ -187,7 +187,11 @@ def test_a_table_that_cannot_be_used_is_named(content, message, tmp_path):
 @pytest.mark.parametrize(
     ("main", "words", "message"),
     [
-        (density, ["--num_components", "9", "--max_samples", "5"], "num_components is 9, but x holds 5 points"),
+        (
+            density,
+            ["--num_components", "9", "--max_samples", "5", "--pca_dim", "0"],
+            "num_components is 9, but x holds 5 points",
+        ),
         (density, ["--density", "kde", "--bandwidth", "0"], "bandwidth is 0"),
         (
             density,
@@ -201,7 +205,11 @@ def test_a_table_that_cannot_be_used_is_named(content, message, tmp_path):
             ["--conditional", "true", "--dataset", "checkerboard", "--pca_dim", "0"],
             "checkerboard has no classes",
         ),
-        (clustering, ["--num_clusters", "9", "--max_samples", "5"], "--num_clusters is 9, but there are only 5 points"),
+        (
+            clustering,
+            ["--num_clusters", "9", "--max_samples", "5"],
+            "--num_clusters is 9, but there are only 5 different points",
+        ),
         (clustering, ["--linkage", "nearest"], "--linkage is 'nearest'; it must be one of ward"),
         (nmf, ["--num_components", "65"], "--num_components is 65; it must be at most 64"),
         (nmf, ["--dataset", "moons", "--num_components", "1"], r"x holds -\d.* needs entries of at least 0"),
@@ -227,10 +235,12 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(tmp_path):
     density(words)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with pytest.raises(UsageError, match="num_components is 9, but x holds 5 points"):
-        density([*words, "--num_components", "9", "--max_samples", "5", "--overwrite", "true"])
+        density([*words, "--num_components", "9", "--max_samples", "5", "--pca_dim", "0", "--overwrite", "true"])
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     with pytest.raises(UsageError):
-        density(["--num_components", "9", "--max_samples", "5", "--output_dir", str(tmp_path / "new")])
+        density(
+            ["--num_components", "9", "--max_samples", "5", "--pca_dim", "0", "--output_dir", str(tmp_path / "new")]
+        )
     assert not (tmp_path / "new").exists()
 
 
