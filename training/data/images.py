@@ -131,6 +131,7 @@ def _through_datasets(options: DataOptions) -> DataSource:
     make, mark, looks = TableCutter, None, tables
     if options.streaming:
         make = StreamCutter
+        report.found.append("a stream: what it holds is not counted, and its first rows say whether it is gray")
         mode, size = _first_rows(tables[first], columns, first, found.stored, name)
     else:
         looks = {split: look(table, split, columns, found.stored, report) for split, table in tables.items()}

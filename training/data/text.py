@@ -152,6 +152,7 @@ def _streamed(options: TextOptions) -> TextSource:
             break
     if not first:
         raise UsageError(f"--dataset {options.dataset}: holds no text")
+    report.found.append("a stream: what it holds is not counted, and texts of nothing are passed over")
     if options.tokenizer == "characters":
         report.found.append(
             f"the vocabulary is of the letters of the first {len(first)} texts; any other is read as {UNKNOWN}"
