@@ -7,55 +7,24 @@ pipeline defines none of the names below anew: the build refuses that.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from pipelines.checks import check_choice, check_count, check_finite, check_number
 from pipelines.components import CheckedComponents
 from pipelines.decoding import as_levels
+from pipelines.saving import CarriesCode
 from pipelines.specs import check_data_spec
+from pipelines.steps import Images, StepByStep
 
 Generators = torch.Generator | list[torch.Generator] | None
-Images = list[PIL.Image.Image] | np.ndarray | Tensor
 ClassLabels = int | list[int] | Tensor | None
-
-
-@dataclass
-class VectorPipelineOutput(BaseOutput):
-    """Vectors: (B, D), a tensor, or an array with output_type="np"."""
-
-    samples: Tensor | np.ndarray
-
-
-Samples = ImagePipelineOutput | VectorPipelineOutput
-
-
-@dataclass
-class SampleStep(BaseOutput):
-    """What `stream` yields where nothing more is to be told.
-
-    Attributes:
-        step, num_steps: counted from 0; a one-shot family has one step.
-        latents: (B, D), the codes that became samples.
-        class_labels: (B,) int64, or None.
-        images: (or samples, of a vector family) in the output_type asked for.
-    """
-
-    step: int
-    num_steps: int
-    latents: Tensor
-    class_labels: Tensor | None = None
-    images: Images | None = None
-    samples: np.ndarray | Tensor | None = None
 
 
 def great_circle(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
@@ -73,7 +42,7 @@ def great_circle(first: Tensor, last: Tensor, weights: Tensor) -> Tensor:
     return (torch.sin((1 - weights) * angle) * first + torch.sin(weights * angle) * last) / math.sin(angle)
 
 
-class Contract(CheckedComponents):
+class Contract(CheckedComponents, CarriesCode, StepByStep):
     """A mixin of pipelines whose x is an image or a vector, as their `data_spec` says.
 
     `data_spec` holds `kind` ("image" or "vector"), `shape` ((C, H, W) or (D,)), `support` ("binary", "8-bit" or
@@ -199,7 +168,7 @@ class Contract(CheckedComponents):
             raise ValueError(f"{name} has shape {tuple(x.shape)}; this model takes {takes} with B at least 1")
         if last_is_channel:
             x = x.permute(0, 3, 1, 2)
-        x = x.to(self.device if move else x.device, torch.float32)
+        x = x.to(self._execution_device if move else x.device, torch.float32)
         if may_miss:
             if x.isinf().any():
                 raise ValueError(f"{name} holds infinite values; all must be finite, or NaN where nothing is known")
@@ -272,43 +241,24 @@ class Contract(CheckedComponents):
         """x (B, *shape) in the range of the data spec -> the output_type."""
         return self._as_output_type(self._from_network(x), output_type)
 
-    def _wrap(self, result: Images) -> Samples:
-        return ImagePipelineOutput(images=result) if self._is_image else VectorPipelineOutput(samples=result)
-
-    def _one_step(self, latents: Tensor, class_labels: Tensor | None, result: Images) -> SampleStep:
-        """The step of a one-shot family."""
-        key = "images" if self._is_image else "samples"
-        return SampleStep(step=0, num_steps=1, latents=latents, class_labels=class_labels, **{key: result})
-
-    def _last_of(
-        self,
-        steps: Iterator,
-        return_dict: bool,
-        callback_on_step_end: Callable | None,
-        show: Callable = lambda step: step,
-    ) -> Samples | tuple:
-        """The last of the steps as the output of a call, once `show` has given it images or samples.
-
-        The callback sees each step, as (pipe, step, timestep, {"latents": ...}).
-        """
-        for step in steps:
-            if callback_on_step_end is not None:
-                callback_on_step_end(self, step.step, step.get("timestep", step.step), {"latents": step.latents})
-        last = show(step)
-        result = last.images if self._is_image else last.samples
-        return self._wrap(result) if return_dict else (result,)
-
     # Seeds and classes
 
     def _noise(self, shape: tuple[int, ...], generator: Generators, uniform: bool = False) -> Tensor:
         """float32 noise on the pipeline's device, normal or uniform; row i from generator i where a list is given."""
+        self._check_generator(generator)
         make = torch.rand if uniform else torch.randn
         if not isinstance(generator, list):
-            device = generator.device if generator is not None else self.device
-            return make(tuple(shape), generator=generator, device=device).to(self.device)
+            device = generator.device if generator is not None else self._execution_device
+            return make(tuple(shape), generator=generator, device=device).to(self._execution_device)
         self._check_generators(generator, shape[0])
         rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
-        return torch.stack(rows).to(self.device)
+        return torch.stack(rows).to(self._execution_device)
+
+    @staticmethod
+    def _check_generator(generator: Generators) -> None:
+        for one in generator if isinstance(generator, list) else [generator]:
+            if one is not None and not isinstance(one, torch.Generator):
+                raise ValueError(f"generator is {generator!r:.100}; it must be a torch.Generator, or a list of them")
 
     @staticmethod
     def _check_generators(generator: Generators, count: int) -> None:
@@ -324,6 +274,7 @@ class Contract(CheckedComponents):
             said["class_labels"] = len(class_labels)
         if latents is not None:
             said["latents"] = len(latents)
+        self._check_generator(generator)
         if isinstance(generator, list):
             said["generator"] = len(generator)
         if image is not None and len(image) > 1:
@@ -342,9 +293,12 @@ class Contract(CheckedComponents):
         count = self.num_classes
         if not count:
             raise ValueError(f"class_labels is {class_labels!r}, but this model was trained without classes")
-        labels = torch.as_tensor(class_labels, device=self.device)
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
-            raise ValueError(f"class_labels is {class_labels!r}; it must be an int or a list of ints")
+        try:
+            labels = torch.as_tensor(class_labels, device=self._execution_device)
+        except (TypeError, ValueError, RuntimeError):
+            labels = None
+        if labels is None or labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim > 1:
+            raise ValueError(f"class_labels is {class_labels!r:.100}; it must be an int or a list of ints")
         if labels.ndim and len(labels) != batch_size:
             raise ValueError(f"class_labels holds {len(labels)} classes for {batch_size} samples; they must agree")
         outside = labels[(labels < 0) | (labels >= count)]
@@ -395,15 +349,15 @@ class Contract(CheckedComponents):
             wanted = ", ".join(map(str, shape))
             raise ValueError(f"{name} is {got}; it must be a tensor of shape (B, {wanted}){meaning}")
         self._check_finite(name, latents)
-        return latents.to(self.device, torch.float32)
+        return latents.to(self._execution_device, torch.float32)
 
     _check_count = staticmethod(check_count)
     _check_number = staticmethod(check_number)
     _check_choice = staticmethod(check_choice)
     _check_finite = staticmethod(check_finite)
 
-    def _check_output_type(self, output_type: str) -> None:
-        self._check_choice("output_type", output_type, "pil", "np", "pt")
+    def _check_output_type(self, output_type: str, may_be_latent: bool = False) -> None:
+        self._check_choice("output_type", output_type, "pil", "np", "pt", *(["latent"] if may_be_latent else []))
 
 
 class ExactLikelihood:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -359,6 +360,40 @@ def test_stream_yields_what_the_call_returns_and_the_callback_sees_each_step(pip
 
 
 @asked("sample")
+def test_a_callback_may_change_the_latents_and_stop(pipe, instance):
+    draw = functools.partial(pipe, batch_size=2, class_labels=instance.labels(2), output_type="pt")
+    plain = result(draw(generator=seeds(0, 1)))
+    others = draw(generator=seeds(2, 3), output_type="latent")
+
+    def replace(pipe, step, timestep, inputs):
+        """The latents of the last step are those of another draw."""
+        return {"latents": result(others)} if inputs["latents"].shape == result(others).shape else {}
+
+    changed = result(draw(generator=seeds(0, 1), callback_on_step_end=replace))
+    torch.testing.assert_close(changed, result(draw(generator=seeds(2, 3))), **CLOSE)
+    assert not torch.equal(changed, plain)
+    seen = []
+
+    def stop(pipe, step, timestep, inputs):
+        seen.append(step)
+        pipe._interrupt = True
+
+    stopped = draw(generator=seeds(0, 1), callback_on_step_end=stop)
+    assert seen == [0] and result(stopped).isfinite().all()
+    assert torch.equal(result(draw(generator=seeds(0, 1))), plain)  # the next call is not stopped
+    none = []
+    draw(callback_on_step_end_tensor_inputs=[], callback_on_step_end=lambda *given: none.append(given[-1]))
+    assert all(given == {} for given in none) and none
+
+
+@asked("sample")
+def test_latents_are_an_output_type(pipe):
+    last = list(pipe.stream(batch_size=2, generator=seeds(0, 1)))[-1]
+    given = pipe(batch_size=2, generator=seeds(0, 1), output_type="latent", return_dict=False)
+    assert len(given) == 1 and torch.equal(given[0], last.latents)
+
+
+@asked("sample")
 def test_class_labels_set_the_batch_size(pipe, instance):
     if not instance.classes:
         with pytest.raises(ValueError, match="class_labels is 3, but this model was trained without classes"):
@@ -381,6 +416,10 @@ def test_class_labels_set_the_batch_size(pipe, instance):
         ({"batch_size": 3, "generator": seeds(0, 1)}, "batch_size gives 3, generator gives 2"),
         ({"output_type": "jpeg"}, "output_type is 'jpeg'; it must be"),
         ({"class_labels": []}, "class_labels"),
+        ({"class_labels": "3"}, "class_labels is '3'"),
+        ({"generator": 5}, "generator is 5; it must be a torch.Generator"),
+        ({"latents": "z"}, "latents is str|generator|latents"),
+        ({"callback_on_step_end_tensor_inputs": ["z"]}, "callback_on_step_end_tensor_inputs holds 'z'"),
     ],
 )
 @asked("sample")
@@ -574,6 +613,50 @@ def test_what_is_known_of_x_stays(pipe, instance):
     ):
         with pytest.raises(ValueError, match=message):
             complete(mask=bad)
+
+
+@asked()
+def test_of_its_components_alone_the_same_pipeline_is_made(make, instance):
+    """By the names of the components, and by `from_pipe`."""
+    first = make()
+    x, labels = instance.x(first), instance.labels(3)
+    expected = instance.measure(first, x, labels, seeds(1, 2, 3))
+    of_config = {name: value for name, value in first.config.items() if not name.startswith("_")}
+    for again in (type(first)(**first.components), type(first).from_pipe(first)):
+        assert {name: value for name, value in again.config.items() if not name.startswith("_")} == of_config
+        assert all(again.components[name] is part for name, part in first.components.items())
+        torch.testing.assert_close(instance.measure(again, x, labels, seeds(1, 2, 3)), expected)
+
+
+class Fetched(ModelHook):
+    """Weights are there from the first call of the network on; before they are zeros, as offload leaves them away."""
+
+    def __init__(self, module: nn.Module):
+        self.away = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        for tensor in module.state_dict().values():
+            tensor.zero_()
+
+    def pre_forward(self, module, *args, **kwargs):
+        module.load_state_dict(self.away)
+        return args, kwargs
+
+
+@asked()
+def test_each_call_fetches_weights_that_are_offloaded(make, instance):
+    """What `enable_model_cpu_offload` counts on: a call of another method than forward runs the hook too."""
+    x, labels = instance.x(plain := make()), instance.labels(3)
+    answers = {"measure": lambda pipe: instance.measure(pipe, x, labels, seeds(1, 2, 3))}
+    if "sample" in instance.owes:
+        answers["sample"] = lambda pipe: instance.ask(pipe, "sample", 2, generator=seeds(1, 2))
+    if {"encode", "reconstruct"} <= set(instance.owes):
+        answers["encode"] = lambda pipe: instance.ask(pipe, "encode", x, class_labels=labels, generator=seeds(1, 2, 3))
+    for answer in answers.values():
+        offloaded = make()
+        for name, part in offloaded.components.items():
+            if isinstance(part, nn.Module) and name not in offloaded._exclude_from_cpu_offload:
+                add_hook_to_module(part, Fetched(part))
+        for first, second in zip(*(tensors(answer(pipe)) for pipe in (plain, offloaded)), strict=True):
+            torch.testing.assert_close(first, second, **CLOSE)
 
 
 @asked()

@@ -9,7 +9,7 @@ density. Where it has as many or more there is one, but it is an integral over a
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, Generators, NoDensity, Samples, SampleStep
+from pipelines.contract import ClassLabels, Contract, Generators, NoDensity
+from pipelines.steps import Images, Samples, SampleStep
 
 ENCODING_STEPS, ENCODING_RATE, STARTS = 300, 0.05, 8
 
@@ -73,6 +74,7 @@ class GANPipeline(Contract, NoDensity, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Draw samples.
 
@@ -83,15 +85,17 @@ class GANPipeline(Contract, NoDensity, DiffusionPipeline):
             temperature: standard deviation of z, at least 0; 1 is the model itself.
             latents: (B, D) codes instead of drawing z.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: on an argument out of range; the message names it.
         """
         steps = self.stream(batch_size, class_labels, temperature, latents, generator, output_type)
-        return self._last_of(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
     @torch.no_grad()
     def stream(
@@ -104,7 +108,7 @@ class GANPipeline(Contract, NoDensity, DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[SampleStep]:
         """The samples of `__call__`, step by step: there is one step. Same arguments."""
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         self._check_number("temperature", temperature)
         if latents is not None:
             latents = self._check_latents(latents, (self.latent_dim,))
@@ -112,8 +116,11 @@ class GANPipeline(Contract, NoDensity, DiffusionPipeline):
         labels = self._labels_or_draw(class_labels, batch_size, generator)
         if latents is None:
             latents = temperature * self._noise((batch_size, self.latent_dim), generator)
-        x = self.generator(latents, labels, return_dict=False)[0]
-        yield self._one_step(latents, labels, self._output(x, output_type))
+
+        def decode(z: Tensor) -> Images:
+            return self._output(self.generator(z, labels, return_dict=False)[0], output_type)
+
+        yield self._one_step(latents, labels, output_type, decode)
 
     @property
     def refusals(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from pipelines.specs import check_config
@@ -149,18 +150,22 @@ class AutoencoderModel(ModelMixin, ConfigMixin):
         self.norm = nn.BatchNorm1d(latent_dim, affine=False) if standardise else nn.Identity()
         self.classifier = nn.Linear(latent_dim, data_spec["num_classes"]) if supervised else None
 
+    @apply_forward_hook
     def encode(self, x: Tensor) -> Tensor:
         """(B, *shape) in the range of the data spec -> codes (B, D), float32."""
         return self.norm(self.encoder(x.to(self.dtype)).float())
 
+    @apply_forward_hook
     def decode(self, codes: Tensor) -> Tensor:
         """(B, D) -> (B, *shape) in the range of the data spec, or a little beyond it."""
         return self.decoder(codes.to(self.dtype)).float().reshape(-1, *self.shape)
 
+    @apply_forward_hook
     def classify(self, codes: Tensor) -> Tensor:
         """(B, D) -> logits (B, num_classes); a supervised model only."""
         return self.classifier(codes.to(self.dtype)).float()
 
+    @apply_forward_hook
     def draw_codes(self, uniform: Tensor, normal: Tensor) -> Tensor:
         """Codes from `code_prior`, as a function of noise: (B,) in [0, 1), (B, D) -> (B, D)."""
         return prior_codes(self.config.code_prior, uniform, normal)

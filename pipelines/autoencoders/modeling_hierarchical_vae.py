@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from pipelines.specs import check_config
@@ -126,24 +127,29 @@ class HierarchicalVAEModel(ModelMixin, ConfigMixin):
             nn.init.zeros_(decoder.last.weight)
             nn.init.zeros_(decoder.last.bias)
 
+    @apply_forward_hook
     def posterior(self, below: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """q(z_l|z_{l-1}): x (B, C, H, W) at level 0, else the code below -> mean, log variance, (B, D_l) each."""
         if level == 0:
             return mean_and_logvar(self.encoder((2 * below - 1).to(self.dtype)))  # centred inputs train faster
         return mean_and_logvar(self.upper_encoders[level - 1](below.to(self.dtype)))
 
+    @apply_forward_hook
     def prior(self, above: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """p(z_l|z_{l+1}) of a level below the top: the code above (B, D_{l+1}) -> mean, log variance, (B, D_l) each."""
         return mean_and_logvar(self.upper_decoders[level](above.to(self.dtype)))
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """p(x|z_1): (B, D_1) -> the logits of its pixels, (B, C, H, W)."""
         return self.decoder(z.to(self.dtype)).float().reshape(-1, *self.shape)
 
+    @apply_forward_hook
     def output_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z_1): (B, C, H, W) in {0, 1}, (B, D_1) -> (B,), nats."""
         return -F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="none").flatten(1).sum(1)
 
+    @apply_forward_hook
     def encode(self, x: Tensor, noise: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """One path up: the codes z_l, and mean and log variance of q at each level; L tensors (B, D_l) each.
 
@@ -160,6 +166,7 @@ class HierarchicalVAEModel(ModelMixin, ConfigMixin):
             logvars.append(logvar)
         return codes, means, logvars
 
+    @apply_forward_hook
     def bound_terms(self, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """An unbiased estimate of the bound's terms along one path: log p(x|z_1) (B,) and KL_l (B, L), nats.
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from pipelines.specs import check_config
@@ -277,6 +278,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         self.log_volume = self.size * math.log((high - low) / 256) if output == "gaussian" else 0.0
         self.half_bin = (high - low) / 255 / 2  # of the discretised logistic
 
+    @apply_forward_hook
     def encode(self, x: Tensor, class_labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """q(z|x, c): x (B, *shape) in the range of the data spec -> mean (B, D), log variance (B, D)."""
         if self.config.data_spec["support"] == "binary":
@@ -285,6 +287,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         mean, raw = h.chunk(2, dim=1)
         return mean, -4 + 10 * torch.tanh((raw + 4) / 10)  # see 2. above; the identity near -4
 
+    @apply_forward_hook
     def decode(self, z: Tensor, class_labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """p(x|z, c): z (B, D) -> its two parameters, each (B, *shape) or broadcast to it.
 
@@ -298,6 +301,7 @@ class VAEModel(ModelMixin, ConfigMixin):
         h = h.reshape(len(z), 2, *self.shape)
         return h[:, 0], (h[:, 1] - 2).clamp(min=-8)
 
+    @apply_forward_hook
     def output_log_prob(self, x: Tensor, z: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """log p(x|z, c): (B, *shape), (B, D) -> (B,), nats."""
         first, second = self.decode(z, class_labels)

@@ -10,7 +10,7 @@ An autoencoder has no p(x): a decoder tells where a code goes to, not how much o
 Images go in and out as values in [0, 1].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, Generators, NoDensity, Samples, SampleStep
+from pipelines.contract import ClassLabels, Contract, Generators, NoDensity
+from pipelines.steps import Images, Samples, SampleStep
 
 
 @dataclass
@@ -53,8 +54,9 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
         ValueError: the prior is of codes of another size.
     """
 
-    model_cpu_offload_seq = "prior->autoencoder"
+    model_cpu_offload_seq = "autoencoder"
     _optional_components = ["prior"]  # noqa: RUF012 - diffusers reads this name
+    _exclude_from_cpu_offload = ["prior"]  # noqa: RUF012 - small, and read by other methods than forward
 
     def __init__(self, autoencoder, prior=None, auto_map: dict | None = None):
         super().__init__()
@@ -106,6 +108,7 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Draw codes from the prior and decode them.
 
@@ -115,16 +118,18 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
                 classes; it draws from all of them together where none are given.
             latents: (B, D) codes to decode instead of drawing them.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: an argument is out of range; the message names it.
             NotImplementedError: there is no prior.
         """
         steps = self.stream(batch_size, class_labels, latents, generator, output_type)
-        return self._last_of(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
     @torch.no_grad()
     def stream(
@@ -136,14 +141,18 @@ class AutoencoderPipeline(Contract, NoDensity, DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[SampleStep]:
         """The samples of `__call__`, step by step: an autoencoder has one step. Same arguments."""
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         if latents is not None:
             latents = self._check_latents(latents, (self.latent_dim,))
         batch_size = self._batch_size(batch_size, class_labels, latents, generator)
         labels = self._labels(class_labels, batch_size)
         if latents is None:
             latents = self._draw_codes(batch_size, labels, generator)
-        yield self._one_step(latents, labels, self._output(self.autoencoder.decode(latents), output_type))
+
+        def decode(z: Tensor) -> Images:
+            return self._output(self.autoencoder.decode(z), output_type)
+
+        yield self._one_step(latents, labels, output_type, decode)
 
     # Codes
 

@@ -10,7 +10,7 @@ Levels are counted from 0 at the bottom, next to x, to L - 1 at the top. Images 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from pipelines.contract import Contract, Generators, Images
+from pipelines.contract import Contract, Generators
+from pipelines.steps import Images
 
 
 @dataclass
@@ -100,6 +101,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
         """Draw samples, from the top level down.
 
@@ -110,9 +112,11 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
             decoder_output: "mean" gives E[x|z_1], "sample" draws x ~ p(x|z_1).
             latents: (B, D_L) codes of the top level to begin with instead of drawing them.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": z_l}) after each level.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": z_l}) after each level;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: on an argument out of range; the message names it.
@@ -122,6 +126,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
             self._steps_down(batch_size, class_labels, temperature, latents, generator),
             return_dict,
             callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
             lambda step: self._with_images(step, decoder_output, generator, output_type),
         )
 
@@ -321,10 +326,14 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         for level in reversed(range(self.num_levels)):
             if level < top:
                 latents = self._draw_below(latents, level, temperature, generator)
-            yield HierarchicalVAEStep(step=top - level, num_steps=self.num_levels, level=level, latents=latents)
+            step = HierarchicalVAEStep(step=top - level, num_steps=self.num_levels, level=level, latents=latents)
+            yield step
+            latents = step.latents  # a callback may have changed them
 
     def _with_images(self, step: HierarchicalVAEStep, decoder_output: str, generator: Generators, output_type: str):
         """The step with the images that its code decodes to, by way of the means below."""
+        if output_type == "latent":
+            return HierarchicalVAEStep(**{**step, "images": step.latents})
         z = self._codes_below(step.latents, step.level)[0]
         return HierarchicalVAEStep(**{**step, "images": self._image(z, decoder_output, generator, output_type)})
 
@@ -345,7 +354,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
         return codes
 
     def _means(self, x: Tensor) -> list[Tensor]:
-        noise = [torch.zeros(len(x), dim, device=self.device) for dim in self.latent_dims]
+        noise = [torch.zeros(len(x), dim, device=self._execution_device) for dim in self.latent_dims]
         return self.hierarchical_vae.encode(x, noise)[0]
 
     def _noise_of_each_level(self, batch_size: int, generator: Generators) -> list[Tensor]:
@@ -361,7 +370,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
     # Checks: each error names the argument, its value and what would be right
 
     def _check_outputs(self, output_type: str, decoder_output: str) -> None:
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         self._check_choice("decoder_output", decoder_output, "mean", "sample")
 
     def _check_level(self, level: int) -> None:

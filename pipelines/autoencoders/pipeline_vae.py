@@ -9,13 +9,14 @@ Images go in and out as values in [0, 1]; see `VAEPipeline` for the shapes.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, Generators, Images, Samples, SampleStep
+from pipelines.contract import ClassLabels, Contract, Generators
+from pipelines.steps import Images, Samples, SampleStep
 
 
 class VAEPipeline(Contract, DiffusionPipeline):
@@ -55,6 +56,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Draw samples.
 
@@ -66,15 +68,17 @@ class VAEPipeline(Contract, DiffusionPipeline):
             decoder_output: "mean" gives E[x|z], "sample" draws x ~ p(x|z).
             latents: (B, D) codes to decode instead of drawing z.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: on an argument out of range; the message names it.
         """
         steps = self.stream(batch_size, class_labels, temperature, decoder_output, latents, generator, output_type)
-        return self._last_of(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
     @torch.no_grad()
     def stream(
@@ -88,7 +92,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[SampleStep]:
         """The samples of `__call__`, step by step: a VAE has one step. Same arguments."""
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         self._check_choice("decoder_output", decoder_output, "mean", "sample")
         self._check_number("temperature", temperature)
         if latents is not None:
@@ -97,8 +101,11 @@ class VAEPipeline(Contract, DiffusionPipeline):
         labels = self._labels_or_draw(class_labels, batch_size, generator)
         if latents is None:
             latents = temperature * self._noise((batch_size, self.latent_dim), generator)
-        x = self._decode(latents, labels, decoder_output, generator, output_type)
-        yield self._one_step(latents, labels, x)
+
+        def decode(z: Tensor) -> Images:
+            return self._decode(z, labels, decoder_output, generator, output_type)
+
+        yield self._one_step(latents, labels, output_type, decode)
 
     # Likelihood
 
@@ -235,7 +242,7 @@ class VAEPipeline(Contract, DiffusionPipeline):
         return self.vae.config.latent_dim
 
     def _each_class(self, batch_size: int) -> list[Tensor]:
-        return [torch.full((batch_size,), c, device=self.device) for c in range(self.num_classes)]
+        return [torch.full((batch_size,), c, device=self._execution_device) for c in range(self.num_classes)]
 
     @staticmethod
     def _kl(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from pipelines.specs import check_config
@@ -82,6 +83,7 @@ class ClassifierModel(ModelMixin, ConfigMixin):
         self.drop = nn.Dropout(dropout)  # diffusers answers self.dropout with the option of that name
         self.head = nn.Linear(feature_dim, classes)
 
+    @apply_forward_hook
     def features(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) in the range of the data spec -> (B, feature_dim)."""
         h = self.levels(x.to(self.dtype))

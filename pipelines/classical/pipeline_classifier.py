@@ -56,4 +56,4 @@ class ClassifierPipeline(Contract, NoDensity, DiffusionPipeline):
     def _in_batches(self, x, batch_size: int, call) -> Tensor:
         self._check_count("batch_size", batch_size)
         x = self._check_x(x, move=False)  # a large set may not fit on the device
-        return torch.cat([call(self._to_network(part.to(self.device))) for part in x.split(batch_size)])
+        return torch.cat([call(self._to_network(part.to(self._execution_device))) for part in x.split(batch_size)])

@@ -8,7 +8,9 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from pipelines.contract import Contract, Images, NoDensity
+from pipelines.contract import Contract, NoDensity
+from pipelines.saving import settings_of
+from pipelines.steps import Images
 
 
 class ClusteringPipeline(Contract, NoDensity, DiffusionPipeline):
@@ -27,15 +29,16 @@ class ClusteringPipeline(Contract, NoDensity, DiffusionPipeline):
         ValueError: the parts do not fit each other.
     """
 
-    model_cpu_offload_seq = "pca->clustering"
+    model_cpu_offload_seq = ""
     _optional_components = ["pca"]  # noqa: RUF012 - diffusers reads this name
+    _exclude_from_cpu_offload = ["clustering", "pca"]  # noqa: RUF012 - small, and read by other methods than forward
     likelihood = "none"
 
     def __init__(self, clustering, pca=None, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
-        self._take_data_spec(data_spec)
+        self._take_data_spec(data_spec or settings_of(clustering, pca).get("data_spec"))
         self.register_modules(pca=pca, clustering=clustering)
-        self.register_to_config(data_spec=data_spec)
+        self.register_to_config(data_spec=self.data_spec)
 
     def _check_fit(self) -> None:
         self._check_codes_of("clustering")

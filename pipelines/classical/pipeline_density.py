@@ -8,13 +8,15 @@ go in and out as values in [0, 1]; their likelihood is that of pixels in [0, 256
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, ExactLikelihood, Generators, Samples, SampleStep
+from pipelines.contract import ClassLabels, Contract, ExactLikelihood, Generators
+from pipelines.saving import settings_of
+from pipelines.steps import Images, Samples, SampleStep
 
 
 class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
@@ -37,16 +39,17 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
         ValueError: the parts do not fit each other.
     """
 
-    model_cpu_offload_seq = "density->pca"
+    model_cpu_offload_seq = ""
     _optional_components = ["density", "pca"]  # noqa: RUF012 - diffusers reads this name
+    _exclude_from_cpu_offload = ["density", "pca"]  # noqa: RUF012 - small, and read by other methods than forward
 
     def __init__(self, density=None, pca=None, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
-        self._take_data_spec(data_spec)
+        self._take_data_spec(data_spec or settings_of(density, pca).get("data_spec"))
         if density is None and pca is None:
             raise ValueError("density and pca are both None; give at least one of them")
         self.register_modules(pca=pca, density=density)
-        self.register_to_config(data_spec=data_spec)
+        self.register_to_config(data_spec=self.data_spec)
 
     def _check_fit(self) -> None:
         self._check_codes_of("density")
@@ -82,6 +85,7 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Draw samples.
 
@@ -92,16 +96,18 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
             decoder_output: "mean" gives m + W z, "sample" adds what the code leaves out; without PCA it says nothing.
             latents: (B, K) codes to decode instead of drawing them.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": z}) after each step;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: an argument is out of range; the message names it.
             NotImplementedError: there is no density.
         """
         steps = self.stream(batch_size, class_labels, decoder_output, latents, generator, output_type)
-        return self._last_of(steps, return_dict, callback_on_step_end)
+        return self._last_of(steps, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
 
     @torch.no_grad()
     def stream(
@@ -114,7 +120,7 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
         output_type: str = "pil",
     ) -> Iterator[SampleStep]:
         """The samples of `__call__`, step by step: a density has one step. Same arguments."""
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         self._check_choice("decoder_output", decoder_output, "mean", "sample")
         if latents is not None:
             latents = self._check_latents(latents, (self.latent_dim,))
@@ -124,13 +130,17 @@ class DensityPipeline(Contract, ExactLikelihood, DiffusionPipeline):
             self._check_answers("sample")
             uniform = self._noise((batch_size,), generator, uniform=True)
             latents = self.density.draw(uniform, self._noise((batch_size, self.latent_dim), generator), labels)
-        x = latents if self.pca is None else self.pca.decode(latents)
-        if decoder_output == "sample" and self.pca is not None:
-            x = x + self.pca.residual_noise(self._noise(x.shape, generator))
-        if self._is_image:  # the levels of a drawn image as 8 bits hold them
-            drawn = decoder_output == "sample" or self.pca is None
-            x = torch.floor(x * 256) / 255 if drawn else (x * 256 - 0.5) / 255
-        yield self._one_step(latents, labels, self._as_output_type(x, output_type))
+
+        def decode(z: Tensor) -> Images:
+            x = z if self.pca is None else self.pca.decode(z)
+            if decoder_output == "sample" and self.pca is not None:
+                x = x + self.pca.residual_noise(self._noise(x.shape, generator))
+            if self._is_image:  # the levels of a drawn image as 8 bits hold them
+                drawn = decoder_output == "sample" or self.pca is None
+                x = torch.floor(x * 256) / 255 if drawn else (x * 256 - 0.5) / 255
+            return self._as_output_type(x, output_type)
+
+        yield self._one_step(latents, labels, output_type, decode)
 
     # Likelihood
 

@@ -15,6 +15,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from pipelines.contract import Contract, NoDensity
+from pipelines.saving import settings_of
 
 
 @dataclass
@@ -47,14 +48,15 @@ class NMFPipeline(Contract, NoDensity, DiffusionPipeline):
         ValueError: the model is of another size.
     """
 
-    model_cpu_offload_seq = "nmf"
+    model_cpu_offload_seq = ""
+    _exclude_from_cpu_offload = ["nmf"]  # noqa: RUF012 - small, and read by other methods than forward
     likelihood = "none"
 
     def __init__(self, nmf, data_spec: dict | None = None, auto_map: dict | None = None):
         super().__init__()
-        self._take_data_spec(data_spec)
+        self._take_data_spec(data_spec or settings_of(nmf).get("data_spec"))
         self.register_modules(nmf=nmf)
-        self.register_to_config(data_spec=data_spec)
+        self.register_to_config(data_spec=self.data_spec)
 
     def _check_fit(self) -> None:
         self._check_dim("nmf", self.nmf, self._size)

@@ -13,7 +13,7 @@ Images go in and out as values in [0, 1]; see `DenoisingDiffusionPipeline` for t
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,13 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from pipelines.contract import ClassLabels, Contract, Generators, Images, Samples
+from pipelines.contract import ClassLabels, Contract, Generators
 from pipelines.diffusion.bound import VariationalBound
 from pipelines.diffusion.denoiser import GuidedDenoiser, keep_labels
 from pipelines.diffusion.process import ForwardProcess
-from pipelines.diffusion.scheduling import scheduler_for_one_call, trained_schedule
+from pipelines.diffusion.scheduling import check_samples, scheduler_for_one_call, trained_schedule
+from pipelines.saving import settings_of
+from pipelines.steps import Images, Samples
 
 
 @dataclass
@@ -99,12 +101,20 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         num_inference_steps: int = 20,
         auto_map: dict | None = None,
     ):
+        if data_spec is None and (settings := settings_of(denoiser)):  # what is not given is as it was
+            given = {"schedule": schedule, "conditional": conditional, "patch_size": patch_size,
+                     "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}  # fmt: skip
+            defaults = inspect.signature(type(self).__init__).parameters
+            settings |= {name: value for name, value in given.items() if value != defaults[name].default}
+            return self.__init__(denoiser, scheduler, **settings)
         super().__init__()
         self._take_data_spec(data_spec)
         schedule = trained_schedule(schedule or scheduler.config)
         most = self._check_count("num_train_timesteps", schedule["num_train_timesteps"])
         num_inference_steps = self._check_count("num_inference_steps", num_inference_steps, most=most)
         scheduler_for_one_call(scheduler, schedule, num_inference_steps, 0.0, "cpu")
+        # `Other.from_config(pipe.scheduler.config)` takes Other's default for what was left to a default, unless told
+        scheduler.register_to_config(_use_default_values=[])
         self.register_to_config(
             data_spec=data_spec,
             schedule=schedule,
@@ -139,6 +149,7 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Draw samples.
 
@@ -155,9 +166,11 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
             strength: how far back `image` is noised: (0, 1] of the timesteps, to the nearest step of the scheduler.
             latents: (B, *shape) standard normal noise to begin from instead of drawing it.
             generator: one, or a list with one for each sample.
-            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1].
+            output_type: "pil", "np" (B, H, W, C) or "pt" (B, C, H, W), in [0, 1]; "latent" gives the latents.
             return_dict: False gives a plain tuple.
-            callback_on_step_end: called as (pipe, step, timestep, {"latents": x}) after each step.
+            callback_on_step_end: called as (pipe, step, timestep, {"latents": x}) after each step;
+                what it returns as "latents" takes their place, and `pipe._interrupt = True` ends the steps.
+            callback_on_step_end_tensor_inputs: what it is given: ["latents"].
 
         Raises:
             ValueError: on an argument out of range, or a scheduler that does not fit the network, before anything is
@@ -165,7 +178,9 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         """
         steps = self._sampling_steps(batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength,
                             latents, generator, output_type)  # fmt: skip
-        return self._run_to_end(steps, output_type, return_dict, callback_on_step_end)
+        return self._run_to_end(
+            steps, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
 
     def stream(
         self,
@@ -189,11 +204,13 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
     @torch.no_grad()
     def _sampling_steps(self, batch_size, class_labels, num_inference_steps, guidance_scale, eta, image, strength, latents,
                generator, output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         count = self._check_inference_steps(num_inference_steps)
         guidance_scale = self._checked_guidance_scale(guidance_scale)
         self._check_number("eta", eta, most=1)
-        scheduler, options = scheduler_for_one_call(self.scheduler, self.config.schedule, count, eta, self.device)
+        scheduler, options = scheduler_for_one_call(
+            self.scheduler, self.config.schedule, count, eta, self._execution_device
+        )
         if image is not None:
             image = self._to_network(self._check_x(image, "image"))
             self._check_number("strength", strength, most=1, above_least=True)
@@ -220,7 +237,11 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
             output = self._network_output(seen, timestep, labels, guidance_scale)
             predicted, _ = self.predict_x0_and_noise(output, seen, timestep)
             x = scheduler.step(output, timestep, x, **options).prev_sample
-            yield DenoisingStep(number, len(timesteps), int(timestep), x, predicted, labels)
+            if number == len(timesteps) - 1:
+                check_samples(x, scheduler, number + 1)
+            step = DenoisingStep(number, len(timesteps), int(timestep), x, predicted, labels)
+            yield step
+            x = step.latents  # a callback may have changed them
 
     def complete(
         self,
@@ -234,6 +255,7 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Samples | tuple:
         """Fill in what is not known of x, as arXiv 2201.09865 (RePaint, algorithm 1) does: known pixels stay as they are.
 
@@ -254,7 +276,9 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         """
         steps = self._completion_steps(x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                                  output_type)  # fmt: skip
-        return self._run_to_end(steps, output_type, return_dict, callback_on_step_end)
+        return self._run_to_end(
+            steps, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs
+        )
 
     def stream_complete(
         self,
@@ -276,7 +300,7 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
     @torch.no_grad()
     def _completion_steps(self, x, mask, class_labels, num_inference_steps, num_resamples, guidance_scale, generator,
                     output_type) -> Iterator[DenoisingStep]:  # fmt: skip
-        self._check_output_type(output_type)
+        self._check_output_type(output_type, may_be_latent=True)
         count = self._check_inference_steps(num_inference_steps)
         self._check_count("num_resamples", num_resamples)
         guidance_scale = self._checked_guidance_scale(guidance_scale)
@@ -297,8 +321,9 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
                     mean, variance = self.posterior(predicted, x, t, s)
                     x = mean + variance**0.5 * self._noise(x.shape, generator)
                     x = torch.where(mask, self.q_sample(known, s, self._noise(x.shape, generator)), x)
-                yield DenoisingStep(number, total, t, x, torch.where(mask, known, predicted), labels)
-                number += 1
+                step = DenoisingStep(number, total, t, x, torch.where(mask, known, predicted), labels)
+                yield step
+                x, number = step.latents, number + 1  # a callback may have changed them
                 if again < num_resamples - 1:  # back up, from s to t
                     ratio = (self._abar_at(t) / self._abar_at(s)).item()
                     x = ratio**0.5 * x + (1 - ratio) ** 0.5 * self._noise(x.shape, generator)
@@ -348,16 +373,27 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         return self.decode(self._path(*ends, steps, on_sphere=True), labels, num_inference_steps, **decoding)
 
     def _with_images(self, step: DenoisingStep, output_type: str) -> DenoisingStep:
-        shown, predicted = self._output(step.latents, output_type), self._output(step.predicted, output_type)
+        shown, predicted = step.latents, step.predicted
+        if output_type != "latent":
+            shown, predicted = self._output(shown, output_type), self._output(predicted, output_type)
         names = ("images", "predicted_images") if self._is_image else ("samples", "predicted_samples")
         return DenoisingStep(**{**step, names[0]: shown, names[1]: predicted})
 
     def _run_to_end(
-        self, steps: Iterator[DenoisingStep], output_type: str, return_dict: bool, callback: Callable | None
+        self,
+        steps: Iterator[DenoisingStep],
+        output_type: str,
+        return_dict: bool,
+        callback: Callable | None,
+        tensor_inputs: Sequence[str],
     ):
         """The last of `steps` as the output of a call, with a progress bar."""
         return self._last_of(
-            self._with_progress(steps), return_dict, callback, lambda step: self._with_images(step, output_type)
+            self._with_progress(steps),
+            return_dict,
+            callback,
+            tensor_inputs,
+            lambda step: self._with_images(step, output_type),
         )
 
     def _with_progress(self, steps: Iterator[DenoisingStep]) -> Iterator[DenoisingStep]:

@@ -61,11 +61,28 @@ def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, de
     options = {"eta": eta} if "eta" in takes else {}
     try:
         scheduler.set_timesteps(count, device=device)
+        if hasattr(scheduler, "set_begin_index"):  # else some look for their place by the timestep, and find another
+            scheduler.set_begin_index(0)
         trial = copy.deepcopy(scheduler)  # a step on nothing, to see whether it can
         nothing = torch.zeros(1, 1, 1, 1, device=device)
         trial.scale_model_input(nothing, trial.timesteps[0])
         trial.step(nothing, trial.timesteps[0], nothing, **options)
-    except (TypeError, ValueError, NotImplementedError, RuntimeError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError, ImportError) as error:
         kind, why = schedule["prediction_type"], " ".join(str(error).split())[:200]
         raise ValueError(f"scheduler is a {name}, which cannot make {count} steps from {kind!r}: {why}") from None
+    if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] < scheduler.timesteps[-1]:
+        raise ValueError(f"scheduler is a {name}, which goes from x to noise; encode(x) does that")
     return scheduler, options
+
+
+def check_samples(x: torch.Tensor, scheduler, count: int) -> None:
+    """Refuse samples that are not finite.
+
+    Raises:
+        ValueError: names the scheduler.
+    """
+    if not x.isfinite().all():
+        raise ValueError(
+            f"scheduler {type(scheduler).__name__} made NaN or infinite values in {count} steps; "
+            "take more steps, or another scheduler"
+        )
