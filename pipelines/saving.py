@@ -4,39 +4,16 @@ diffusers and transformers save weights and configs, and name the classes of rem
 process has. From a checkout of this project nothing is added: there a run holds no code.
 """
 
-import inspect
-import json
 import logging
-import shutil
 from pathlib import Path
 
 from diffusers.utils.hub_utils import load_or_create_model_card, populate_model_card
 from huggingface_hub import create_repo
 from torch import nn
 
-REMOTE = ("diffusers_modules", "transformers_modules")
-LIBRARIES = ("diffusers", "transformers")
+from pipelines.code import LIBRARIES, copy_code, is_remote, rewrite
+
 SETTINGS = "_pipeline_settings"  # an attribute of a network: what its pipeline was made with beside its components
-
-
-def is_remote(kind: type) -> bool:
-    """Whether a class was loaded from a file that lies beside weights."""
-    return kind.__module__.split(".")[0] in REMOTE
-
-
-def copy_code(kind: type, folder: Path) -> str:
-    """Copy the file that defines a class into a folder; returns the module's name there."""
-    module = kind.__module__.split(".")[-1]
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(inspect.getfile(kind), folder / f"{module}.py")
-    return module
-
-
-def rewrite(file: Path, **entries) -> None:
-    """Put entries into a JSON file, and take out the place that it was loaded from."""
-    content = {**json.loads(file.read_text(encoding="utf-8")), **entries}
-    content.pop("_name_or_path", None)
-    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class CarriesCode:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from pipelines.contract import ClassLabels, Contract, Generators
 from pipelines.diffusion.bound import VariationalBound
 from pipelines.diffusion.denoiser import GuidedDenoiser, keep_labels
 from pipelines.diffusion.process import ForwardProcess
-from pipelines.diffusion.scheduling import check_samples, scheduler_for_one_call, trained_schedule
+from pipelines.diffusion.scheduling import abar, check_samples, scheduler_for_one_call, trained_schedule
 from pipelines.saving import settings_of
 from pipelines.steps import Images, Samples
 
@@ -125,8 +125,7 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         )
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
         keep_labels(denoiser)
-        # abar_t of the forward process, t = 0 to T - 1, in double precision: the bound takes differences of it
-        self.abar = DDPMScheduler.from_config(schedule).alphas_cumprod.double()
+        self.abar = abar(schedule)
 
     @property
     def refusals(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ import copy
 import inspect
 
 import torch
+from diffusers import DDPMScheduler
 
 # what a scheduler must share with the training of the network
 SCHEDULE = (
@@ -24,6 +25,11 @@ def trained_schedule(config: dict) -> dict:
             "and x_0 cannot be computed from it; train with 'v_prediction' or 'sample'"
         )
     return schedule
+
+
+def abar(schedule: dict) -> torch.Tensor:
+    """abar_t of the forward process, (T,), t = 0 to T - 1, in double precision: the bound takes differences of it."""
+    return DDPMScheduler.from_config(schedule).alphas_cumprod.double()
 
 
 def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, device: torch.device):
@@ -48,6 +54,11 @@ def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, de
                 f"scheduler has {key} {config.get(key, False)!r}, but the network was trained with {value!r}; "
                 f"build it by {name}.from_config(pipe.scheduler.config)"
             )
+    if not torch.allclose(torch.as_tensor(scheduler.alphas_cumprod).float(), abar(schedule).float(), atol=1e-6):
+        raise ValueError(
+            f"scheduler is a {name}, whose alphas_cumprod are not those of the schedule that the network was trained "
+            "with; such as DDIMScheduler keeps them"
+        )
     zero_snr = schedule["rescale_betas_zero_snr"]
     if zero_snr and config.get("timestep_spacing", "trailing") != "trailing":
         raise ValueError(

@@ -19,7 +19,8 @@ tokenizer's own way is scored, and log P of the text is at least that.
 Load it with `transformers.pipeline(model=REPO, trust_remote_code=True)`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,8 @@ from torch import Tensor
 from transformers import Pipeline
 
 from pipelines.checks import check_choice, check_count
+from pipelines.code import copy_code, is_remote, rewrite
+from pipelines.language.continuations import Continuations, Generators
 from pipelines.language.decoders import decoder_for, last_logits
 from pipelines.language.fit import check_language_model
 from pipelines.language.results import Branch, NextToken, TextScore, TokenStep
@@ -34,10 +37,9 @@ from pipelines.language.sampling import draw_tokens, token_probabilities
 from pipelines.language.texts import Texts
 
 LOGITS_AT_ONCE = 2**25  # that stay in memory together
-Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-class GPTPipeline(Texts, Pipeline):
+class GPTPipeline(Texts, Continuations, Pipeline):
     """A causal language model and its tokenizer. Probabilities of tokens are exact.
 
     Where the model's config has a `bos_token_id`, texts begin with it: then a prompt may be empty, and a text's first
@@ -306,98 +308,6 @@ class GPTPipeline(Texts, Pipeline):
         tail = self.decode(written[-max(len(s.encode()) for s in stops) - 3 :])
         return any(s in tail for s in stops)
 
-    def __call__(
-        self,
-        prompts: str | Sequence[str],
-        max_new_tokens: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        num_beams: int = 1,
-        generator: Generators = None,
-        stop_strings: str | Sequence[str] | None = None,
-        overflow: str = "slide",
-        callback_on_step_end: Callable | None = None,
-    ) -> dict | list[dict]:
-        """Continue one or several prompts, as `stream` does.
-
-        Args:
-            num_beams: above 1, transformers' beam search: the likeliest text it finds, nothing drawn. It must fit into the
-                context: beams do not slide.
-            callback_on_step_end: called as (pipe, step, TokenStep).
-
-        Returns:
-            For each prompt a dict, several as a list:
-                generated_text: the prompt and what follows;
-                continuation: what follows;
-                token_ids, log_probs: of it, nats;
-                finish_reason: "length", "end_of_text" or "stop_string".
-
-        Raises:
-            ValueError: as `stream`; beams together with what only sampling knows.
-        """
-        texts = self._listed(prompts)
-        if check_count("num_beams", num_beams) > 1:
-            for name, value, unused in (
-                ("temperature", temperature, 1.0), ("top_k", top_k, None), ("top_p", top_p, None),
-                ("min_p", min_p, None), ("generator", generator, None), ("stop_strings", stop_strings, None),
-                ("callback_on_step_end", callback_on_step_end, None),
-            ):  # fmt: skip
-                if value != unused:
-                    raise ValueError(f"{name} is {value}; with num_beams above 1 nothing is drawn or streamed")
-            self._check_overflow(0, 0, overflow)
-            found = [self._beam(text, check_count("max_new_tokens", max_new_tokens), num_beams) for text in texts]
-        else:
-            log_probs: list[list[float]] = [[] for _ in texts]
-            for last in self.stream(
-                texts, max_new_tokens, temperature, top_k, top_p, min_p, generator, stop_strings, overflow
-            ):
-                for row, value in zip(log_probs, last.log_probs, strict=True):
-                    row.append(value)
-                if callback_on_step_end is not None:
-                    callback_on_step_end(self, last.step, last)
-            found = [
-                (ids, row[: len(ids)], why or "length")
-                for ids, row, why in zip(last._written, log_probs, last.ended, strict=True)
-            ]
-        results = []
-        for text, (ids, values, why) in zip(texts, found, strict=True):
-            more = self.decode(ids)
-            results.append({
-                "generated_text": text + more, "continuation": more, "token_ids": ids, "log_probs": values,
-                "finish_reason": why,
-            })  # fmt: skip
-        return results[0] if isinstance(prompts, str) else results
-
-    def _beam(self, prompt: str, max_new_tokens: int, num_beams: int) -> tuple[list[int], list[float], str]:
-        ids = self.encode(prompt)
-        if len(ids) + max_new_tokens > self.context_length:
-            raise ValueError(
-                f"the text has {len(ids)} tokens and {max_new_tokens} more are asked for; beams do not slide, and this "
-                f"model sees {self.context_length} at once"
-            )
-        given = torch.tensor([ids], device=self.device)
-        with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=given, attention_mask=torch.ones_like(given), num_beams=num_beams, do_sample=False,
-                length_penalty=0.0,  # probabilities of texts of different lengths are compared as they are
-                max_new_tokens=max_new_tokens, max_length=None, pad_token_id=self.tokenizer.pad_token_id,
-                bos_token_id=self.bos_token_id, eos_token_id=list(self.eos_token_ids) or None,
-            )[0].tolist()  # fmt: skip
-        new = out[len(ids) :]
-        end = next((i for i, token in enumerate(new) if token in self.eos_token_ids), None)
-        new = new if end is None else new[: end + 1]  # what follows is padding
-        values = self.token_log_probs([*ids, *new], self.context_length)[len(ids) - 1 :].tolist()
-        return new, values, "length" if end is None else "end_of_text"
-
-    @staticmethod
-    def _listed(prompts: str | Sequence[str]) -> list[str]:
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("prompts is empty; give at least one")
-        return prompts
-
     def _check_overflow(self, length: int, more: int, overflow: str) -> None:
         """Refuse a text of this length, and so many tokens more, that neither fits into the context nor may slide."""
         check_choice("overflow", overflow, "slide", "error")
@@ -409,6 +319,27 @@ class GPTPipeline(Texts, Pipeline):
             )
 
     # What transformers asks of a pipeline
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, repo_id: str | None = None, **kwargs) -> None:
+        """As of transformers, with the code of this pipeline where it is remote code.
+
+        `push_to_hub` uploads model, tokenizer and code together, as `pipe.push_to_hub(repo_id)` does; the folder's name is
+        the repository's where none is given.
+        """
+        folder = Path(save_directory)
+        of_push = ("private", "token", "commit_message", "create_pr")
+        of_push = {name: kwargs.pop(name) for name in of_push if name in kwargs} if push_to_hub else {}
+        super().save_pretrained(save_directory, **kwargs)
+        # transformers 4 knows the class by its older name, 5 by both
+        kind = type(self.tokenizer).__name__
+        kind = "PreTrainedTokenizerFast" if kind == "TokenizersBackend" else kind
+        rewrite(folder / "tokenizer_config.json", tokenizer_class=kind)
+        if is_remote(type(self)):
+            impl = f"{copy_code(type(self), folder)}.{type(self).__name__}"
+            tasks = {name: {**task, "impl": impl} for name, task in self.model.config.custom_pipelines.items()}
+            rewrite(folder / "config.json", custom_pipelines=tasks)
+        if push_to_hub:
+            self.push_to_hub(repo_id or folder.name, **of_push)
 
     def _sanitize_parameters(self, **kwargs):
         if kwargs:

@@ -1,7 +1,9 @@
 """Truths of denoising diffusion, most of them on Gaussian data, where the best denoiser is known in closed form."""
 
+import inspect
 import math
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -17,6 +19,7 @@ from diffusers import (
     PNDMScheduler,
     UNet2DModel,
     UniPCMultistepScheduler,
+    schedulers,
 )
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -281,6 +284,63 @@ def test_with_the_best_denoiser_samples_have_mean_and_covariance_of_the_data(sch
     samples = pipe(4_000, num_inference_steps=steps, generator=seed(), output_type="pt").samples
     torch.testing.assert_close(samples.mean(0), MEAN, atol=0.08, rtol=0)
     torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.08, rtol=0)
+
+
+SIGMAS = ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
+FITTING = [
+    *["DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler", "DEISMultistepScheduler"],
+    *["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler"],
+    *["EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler"],
+    *[
+        "LCMScheduler",
+        "LMSDiscreteScheduler",
+        "PNDMScheduler",
+        "SASolverScheduler",
+        "TCDScheduler",
+        "UniPCMultistepScheduler",
+    ],
+]
+
+
+@pytest.mark.parametrize("sigmas", SIGMAS, ids=str)
+@pytest.mark.parametrize("name", FITTING)
+def test_every_scheduler_that_fits_draws_from_the_data_whatever_its_sigmas(name, sigmas):
+    """With the best denoiser; karras and the others place the same number of steps elsewhere."""
+    kind = getattr(diffusers, name)
+    if sigmas.keys() - inspect.signature(kind.__init__).parameters.keys():
+        return
+    pipe = gaussian("epsilon")
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, **sigmas)
+    for count in (1, 7):
+        assert pipe(2, num_inference_steps=max(count, 4 * (name == "PNDMScheduler"))).samples.isfinite().all()
+    samples = pipe(4_000, num_inference_steps=50, generator=seed(), output_type="pt").samples
+    assert samples.isfinite().all()
+    # beta puts most steps at the two ends, so that solvers of high order err; an LCM step is made for distilled models
+    if not sigmas.get("use_beta_sigmas") and name != "LCMScheduler":
+        torch.testing.assert_close(samples.mean(0), MEAN, atol=0.08, rtol=0)
+        torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.2, rtol=0)
+
+
+def test_each_other_scheduler_of_diffusers_is_refused_by_name():
+    names = {name for name in dir(schedulers) if name.endswith("Scheduler") and not name.startswith("Flax")}
+    assert set(FITTING) < names
+    pipe, refused = gaussian("epsilon"), 0
+    for name in sorted(names - set(FITTING)):
+        try:
+            pipe.scheduler = getattr(schedulers, name).from_config(pipe.scheduler.config)
+        except (TypeError, ValueError, ImportError):  # it cannot be made of this config, or needs another package
+            continue
+        with pytest.raises(ValueError, match=f"scheduler is a {name}"):
+            pipe(2)
+        refused += 1
+    assert refused > 5
+
+
+def test_samples_that_are_not_finite_are_an_error_that_names_the_scheduler():
+    pipe = gaussian("epsilon")
+    pipe.denoiser.forward = lambda sample, *_, **__: (torch.full_like(sample, torch.nan),)
+    with pytest.raises(ValueError, match="scheduler DDIMScheduler made NaN or infinite values in 20 steps"):
+        pipe(2)
 
 
 def test_ancestral_sampling_equals_diffusers_own_pipeline():

@@ -1,5 +1,6 @@
 """GPT: the chain rule, the causal mask, decoding that is fast and says the same, and what callers do wrong."""
 
+import functools
 import itertools
 import json
 import math
@@ -20,7 +21,13 @@ from transformers import (
     LlamaForCausalLM,
     LogitsProcessorList,
 )
-from transformers.generation import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation import (
+    BaseStreamer,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from pipelines.language.decoders import AnyDecoder, GPT2Decoder, LlamaDecoder, decoder_for
 from pipelines.language.pipeline_gpt import GPTPipeline
@@ -451,6 +458,56 @@ def test_call_and_callback_see_the_steps_of_the_stream(small):
     steps = list(small.stream("ab", 7, generator=seeded(5)))
     assert [s.token_ids for s in steps] == [s.token_ids for s in seen]
     assert steps[-1].texts == [found["continuation"]]
+
+
+def test_the_arguments_of_transformers_are_taken(small):
+    draw = functools.partial(small, "ab", 6)
+    assert draw(do_sample=False)["token_ids"] == draw(temperature=0)["token_ids"]
+    assert draw(do_sample=True, generator=seeded(1)) == draw(generator=seeded(1))
+    more = draw(return_full_text=False, generator=seeded(1))
+    assert more["generated_text"] == more["continuation"] == draw(generator=seeded(1))["continuation"]
+    several = draw(num_return_sequences=3, generator=[seeded(n) for n in (1, 2, 3)])
+    ids = [[row["token_ids"] for row in rows] for rows in (several, [draw(generator=seeded(n)) for n in (1, 2, 3)])]
+    assert ids[0] == ids[1]
+    assert [len(rows) for rows in small(["ab", "c"], 2, num_return_sequences=2)] == [2, 2]
+    prompts, numbers = ["ab", "c", "abc"], (4, 5, 6)
+    together = small(prompts, 6, generator=[seeded(n) for n in numbers])
+    parts = small(prompts, 6, generator=[seeded(n) for n in numbers], batch_size=2)
+    assert [row["token_ids"] for row in parts] == [row["token_ids"] for row in together]
+    assert small(prompts, 2, num_beams=2, do_sample=False) == small(prompts, 2, num_beams=2)
+
+    class Collected(BaseStreamer):
+        def __init__(self):
+            self.rows, self.ended = [], False
+
+        def put(self, value):
+            self.rows.append(value.flatten().tolist())
+
+        def end(self):
+            self.ended = True
+
+    streamer = Collected()
+    ids = draw(generator=seeded(1), streamer=streamer)["token_ids"]
+    assert streamer.ended and streamer.rows == [small.encode("ab"), *([token] for token in ids)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"do_sample": "no"}, "do_sample is 'no'; it must be True or False"),
+        ({"do_sample": True, "temperature": 0}, "do_sample is True, but temperature 0 takes the likeliest"),
+        ({"do_sample": True, "num_beams": 2}, "do_sample is True, but num_beams 2 searches for the likeliest"),
+        ({"do_sample": False, "temperature": 0.5}, "do_sample is False, but temperature is 0.5"),
+        ({"return_full_text": None}, "return_full_text is None"),
+        ({"num_return_sequences": 0}, "num_return_sequences is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"streamer": print}, "streamer got a builtin_function_or_method; it must be one of transformers' streamers"),
+        ({"generator": [seeded(1), seeded(2)]}, "generator is a list of 2; there are 1 prompts"),
+    ],
+)
+def test_a_wrong_argument_of_the_call_is_named(small, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small("ab", 2, **arguments)
 
 
 def test_half_precision_stays_close(letters):

@@ -40,11 +40,15 @@ def copy(source: Path, folder: Path, dtype: str | None = None) -> None:
 def build(source: Path, folder: Path, root: Path | None = None) -> str:
     index = read_index(source, root)
     module = add_code(defining_file("pipeline", index["_class_name"], root), folder)
-    portable, own = {**index, "_class_name": [module, index["_class_name"]]}, []
+    portable, own, defining = {**index, "_class_name": [module, index["_class_name"]]}, [], set()
     for name, (library, class_name) in components(index).items():
         _copy_component(source, name, index, folder, None, root)
         if not is_library(library):
-            module = add_code(defining_file("modeling", class_name, root), folder / name)
+            file = defining_file("modeling", class_name, root)
+            # diffusers runs a module's file anew for each component: networks of one file get a module each, or the
+            # class of the first would no longer be found by its name, and not pickle
+            module = add_code(file, folder / name, f"{file.stem}_{name}" if file in defining else "")
+            defining.add(file)
             portable[name] = [module, class_name]
             own.append(f"{module}.{class_name}")
     if len(own) == 1:  # diffusers.AutoModel.from_pretrained(repo, subfolder=...) looks here, and knows one model

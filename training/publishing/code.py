@@ -63,10 +63,14 @@ def hashed_name(stem: str, content: bytes) -> str:
     return f"{stem}_{hashlib.sha256(content).hexdigest()[:6]}"
 
 
-def add_code(file: Path, folder: Path) -> str:
-    """Write a module of pipelines/, with what it shares compiled in, under its hashed name; returns that name."""
+def add_code(file: Path, folder: Path, called: str = "") -> str:
+    """Write a module of pipelines/, with what it shares compiled in, under its hashed name; returns that name.
+
+    Args:
+        called: what the name begins with, in place of the module's own.
+    """
     content = text_of(file).encode()
-    module = hashed_name(file.stem, content)
+    module = hashed_name(called or file.stem, content)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_bytes(content)
     return module

@@ -160,4 +160,6 @@ def cleaned(name: str, content: dict, where: str) -> dict:
         raise UsageError(f"{where}: chat_template must be a text of at most {LONGEST_TEMPLATE} characters")
     if "tokenizer_class" in found:
         library_class("transformers", found["tokenizer_class"], where)
+        if found["tokenizer_class"] == "TokenizersBackend":  # what transformers 4 knows, and 5 too
+            found["tokenizer_class"] = "PreTrainedTokenizerFast"
     return found
