@@ -4,6 +4,7 @@ diffusers and transformers save weights and configs, and name the classes of rem
 process has. From a checkout of this project nothing is added: there a run holds no code.
 """
 
+import inspect
 import logging
 from pathlib import Path
 
@@ -66,6 +67,12 @@ class CarriesCode:
         taken = cls._get_signature_keys(cls)[0]
         parts = {name: part for name, part in pipeline.components.items() if name in taken}
         return super().from_pipe(pipeline, **{**parts, **kwargs})
+
+    @classmethod
+    def _get_signature_types(cls) -> dict:
+        """As of diffusers, of which older versions do not know `dict | None` and then lack the entry."""
+        unknown = dict.fromkeys(inspect.signature(cls.__init__).parameters, (inspect.Signature.empty,))
+        return {name: kinds for name, kinds in {**unknown, **super()._get_signature_types()}.items() if name != "self"}
 
     @property
     def components(self) -> dict:

@@ -62,7 +62,7 @@ def test_a_hub_file_stands_alone(file):
     tree = ast.parse(compiled(file))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    installed = {"torch", "diffusers", "transformers", "numpy", "PIL"}
+    installed = {"torch", "diffusers", "transformers", "huggingface_hub", "numpy", "PIL"}
     assert {top(m) for m in modules} <= installed | sys.stdlib_module_names
     wrong = [line for line in file.read_text().splitlines() if line.startswith("from pipelines.") and "(" in line]
     assert not wrong, "a part comes in by one line"
