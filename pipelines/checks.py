@@ -2,6 +2,9 @@
 
 import math
 import numbers
+from collections.abc import Sequence
+
+import torch
 
 
 def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
@@ -41,3 +44,13 @@ def check_finite(name: str, values) -> None:
     """A tensor without NaN and infinity, or a ValueError."""
     if not values.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinite values; all must be finite")
+
+
+def check_generators(generator, count: int | None = None, of: str = "samples") -> None:
+    """None, a `torch.Generator`, or a list of them, of `count` where that is known; else a ValueError."""
+    is_list = isinstance(generator, Sequence) and not isinstance(generator, str)
+    for one in generator if is_list else [generator]:
+        if one is not None and not isinstance(one, torch.Generator):
+            raise ValueError(f"generator is {generator!r:.100}; it must be a torch.Generator, or a list of them")
+    if is_list and count is not None and len(generator) != count:
+        raise ValueError(f"generator holds {len(generator)} generators for {count} {of}; they must agree")

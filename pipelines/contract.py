@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 
-from pipelines.checks import check_choice, check_count, check_finite, check_number
+from pipelines.checks import check_choice, check_count, check_finite, check_generators, check_number
 from pipelines.components import CheckedComponents
 from pipelines.decoding import as_levels
 from pipelines.saving import CarriesCode
@@ -245,25 +245,13 @@ class Contract(CheckedComponents, CarriesCode, StepByStep):
 
     def _noise(self, shape: tuple[int, ...], generator: Generators, uniform: bool = False) -> Tensor:
         """float32 noise on the pipeline's device, normal or uniform; row i from generator i where a list is given."""
-        self._check_generator(generator)
+        check_generators(generator, shape[0])
         make = torch.rand if uniform else torch.randn
         if not isinstance(generator, list):
             device = generator.device if generator is not None else self._execution_device
             return make(tuple(shape), generator=generator, device=device).to(self._execution_device)
-        self._check_generators(generator, shape[0])
         rows = [make(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
         return torch.stack(rows).to(self._execution_device)
-
-    @staticmethod
-    def _check_generator(generator: Generators) -> None:
-        for one in generator if isinstance(generator, list) else [generator]:
-            if one is not None and not isinstance(one, torch.Generator):
-                raise ValueError(f"generator is {generator!r:.100}; it must be a torch.Generator, or a list of them")
-
-    @staticmethod
-    def _check_generators(generator: Generators, count: int) -> None:
-        if isinstance(generator, list) and len(generator) != count:
-            raise ValueError(f"generator holds {len(generator)} generators for {count} samples; they must agree")
 
     def _batch_size(self, batch_size, class_labels, latents, generator: Generators, image: Tensor | None = None) -> int:
         """The one batch size that all arguments agree on; a single image serves any."""
@@ -274,7 +262,7 @@ class Contract(CheckedComponents, CarriesCode, StepByStep):
             said["class_labels"] = len(class_labels)
         if latents is not None:
             said["latents"] = len(latents)
-        self._check_generator(generator)
+        check_generators(generator)
         if isinstance(generator, list):
             said["generator"] = len(generator)
         if image is not None and len(image) > 1:

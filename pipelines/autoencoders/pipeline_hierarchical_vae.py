@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from pipelines.checks import check_generators
 from pipelines.contract import Contract, Generators
 from pipelines.steps import Images
 
@@ -191,7 +192,7 @@ class HierarchicalVAEPipeline(Contract, DiffusionPipeline):
             kept = self._means(self._check_x(x))[-keep:]
         kept = [z.repeat_interleave(num, 0) for z in kept]  # bottom to top
         lowest = self.num_levels - len(kept)
-        self._check_generators(generator, len(kept[0]))
+        check_generators(generator, len(kept[0]))
         codes = self._codes_below(kept[0], lowest, temperature, generator) + kept[1:]
         return ResampleOutput(images=self._image(codes[0], decoder_output, generator, output_type), codes=codes)
 

@@ -6,6 +6,8 @@ import inspect
 import torch
 from diffusers import DDPMScheduler
 
+from pipelines.checks import check_finite
+
 # what a scheduler must share with the training of the network
 SCHEDULE = (
     "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr", "prediction_type",
@@ -92,8 +94,4 @@ def check_samples(x: torch.Tensor, scheduler, count: int) -> None:
     Raises:
         ValueError: names the scheduler.
     """
-    if not x.isfinite().all():
-        raise ValueError(
-            f"scheduler {type(scheduler).__name__} made NaN or infinite values in {count} steps; "
-            "take more steps, or another scheduler"
-        )
+    check_finite(f"what scheduler {type(scheduler).__name__} made in {count} steps", x)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers.generation.streamers import BaseStreamer
 
-from pipelines.checks import check_count
+from pipelines.checks import check_count, check_generators
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -84,8 +84,7 @@ class Continuations:
             self._check_overflow(0, 0, overflow)
             found = [self._beam(text, check_count("max_new_tokens", max_new_tokens), num_beams) for text in texts]
         else:
-            if isinstance(generator, Sequence) and len(generator) != len(texts):
-                raise ValueError(f"generator is a list of {len(generator)}; there are {len(texts)} prompts")
+            check_generators(generator, len(texts), "prompts")
             found = []
             for number, part in enumerate(parts):
                 of_part = generator[number * size :][: len(part)] if isinstance(generator, Sequence) else generator

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Pipeline
 
-from pipelines.checks import check_choice, check_count
+from pipelines.checks import check_choice, check_count, check_generators
 from pipelines.code import copy_code, is_remote, rewrite
 from pipelines.language.continuations import Continuations, Generators
 from pipelines.language.decoders import decoder_for, last_logits
@@ -249,11 +249,7 @@ class GPTPipeline(Texts, Continuations, Pipeline):
             temperature, top_k, top_p, min_p
         )  # also what greedy decoding does not use is checked
         generators = list(generator) if isinstance(generator, Sequence) else generator
-        for one in generators if isinstance(generators, list) else [generators]:
-            if one is not None and not isinstance(one, torch.Generator):
-                raise ValueError(f"generator is {one!r}; it must be a torch.Generator, or a list of them")
-        if isinstance(generators, list) and len(generators) != len(prompts):
-            raise ValueError(f"generator is a list of {len(generators)}; there are {len(prompts)} prompts")
+        check_generators(generators, len(prompts), "prompts")
         stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or [])
         if "" in stops:
             raise ValueError("stop_strings holds an empty text; every text ends with it")

@@ -502,7 +502,7 @@ def test_the_arguments_of_transformers_are_taken(small):
         ({"num_return_sequences": 0}, "num_return_sequences is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"streamer": print}, "streamer got a builtin_function_or_method; it must be one of transformers' streamers"),
-        ({"generator": [seeded(1), seeded(2)]}, "generator is a list of 2; there are 1 prompts"),
+        ({"generator": [seeded(1), seeded(2)]}, "generator holds 2 generators for 1 prompts"),
     ],
 )
 def test_a_wrong_argument_of_the_call_is_named(small, arguments, message):
@@ -568,7 +568,7 @@ def test_prompts_show_none_one_or_several_examples():
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"overflow": "crash"}, "overflow is 'crash'; it must be 'slide' or 'error'"),
-        ({"generator": [seeded(0), seeded(1)]}, "generator is a list of 2; there are 1 prompts"),
+        ({"generator": [seeded(0), seeded(1)]}, "generator holds 2 generators for 1 prompts"),
         ({"stop_strings": [""]}, "stop_strings holds an empty text"),
         ({"generator": 0}, "generator is 0; it must be a torch.Generator"),
     ],
