@@ -5,7 +5,7 @@ from __future__ import annotations  # torch.Tensor is named before torch is ther
 import copy
 
 import gradio as gr
-from kit.bounds import bounded, one_of
+from kit.bounds import bounded, is_number, one_of
 from kit.controls import offer_classes
 from kit.digits import as_digit
 from kit.errors import user_error
@@ -76,9 +76,22 @@ def update_class(model: str) -> gr.Dropdown:
     return offer_classes(FACTS[model].num_classes if model else 0)
 
 
+def own_guidance(model: str | None) -> float:
+    """The guidance that a model was published with, 0 to 10; 1, none, where it says nothing."""
+    scale = FACTS[model].setting("guidance_scale") if model else None
+    return min(max(float(scale), 0.0), 10.0) if is_number(scale) else 1.0
+
+
+def update_class_and_guidance(model: str) -> tuple[gr.Dropdown, float]:
+    """The classes of a model, and the guidance that it was published with."""
+    return update_class(model), own_guidance(model)
+
+
 def steps_control(start: int, most: int = MAX_STEPS, least: int = 1) -> gr.Slider:
     return gr.Slider(least, most, start, step=1, label="Steps")
 
 
 def guidance_control() -> gr.Slider:
-    return gr.Slider(0, 10, 2, step=0.1, label="Guidance", info="1: none; more: more typical, less varied")
+    """At the first model's own guidance; `update_class_and_guidance` sets it to another's."""
+    start = own_guidance(next(iter(OF_IMAGES), None))
+    return gr.Slider(0, 10, start, step=0.1, label="Guidance", info="1: none; more: more typical, less varied")

@@ -11,7 +11,7 @@ from diffusion_models import (
     image_model,
     progress_of,
     steps_control,
-    update_class,
+    update_class_and_guidance,
 )
 from kit.bounds import bounded, class_of, seed_of, whole
 from kit.controls import class_control, result_image, seed_controls
@@ -102,5 +102,5 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         [noised, redrawn, where, seed],
     )
     examples.select(chosen_example, None, pad, **quiet)
-    gr.on([model.change, demo.load], update_class, model, label, **quiet)
+    gr.on([model.change, demo.load], update_class_and_guidance, model, [label, guidance], **quiet)
     tab.select(diffusion_image_to_image, *redrawing, **quiet)

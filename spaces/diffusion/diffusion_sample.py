@@ -13,7 +13,7 @@ from diffusion_models import (
     image_model,
     progress_of,
     steps_control,
-    update_class,
+    update_class_and_guidance,
     with_solver,
 )
 from kit.bounds import class_of, seed_of, whole
@@ -114,6 +114,6 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         [samples, predicted, strip, where, seed],
     )
     solver.change(suit_solver, solver, [steps, every], **quiet)
-    model.change(update_class, model, label, **quiet).success(diffusion_sample, *drawn, **quiet)
+    model.change(update_class_and_guidance, model, [label, guidance], **quiet).success(diffusion_sample, *drawn, **quiet)
     if OF_IMAGES:
-        demo.load(update_class, model, label, **quiet).success(diffusion_sample, *drawn, **quiet)
+        demo.load(update_class_and_guidance, model, [label, guidance], **quiet).success(diffusion_sample, *drawn, **quiet)
