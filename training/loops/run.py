@@ -54,6 +54,7 @@ from training.loops.record import (
 )
 from training.loops.resume import check_folder, go_on, settings
 from training.loops.run_options import CommonOptions, RunOptions
+from training.loops.tracker import Tracker
 from training.options import Stopped, UsageError
 
 SECONDS_TO_SETTLE = 0.5  # between the last barrier of several processes and the end of their group
@@ -77,15 +78,15 @@ class Run:
         self.before = 0.0  # seconds that earlier parts of a resumed run took
         self.stop_signal: int | None = None
         self.handlers = {}
-        self.trackers = None if options.report_to == "none" else options.report_to
         self.old = check_folder(self.folder, self.family, options)  # the record of the run that goes on
         self.id = self.old.get("id") or secrets.token_hex(8)
-        self._check_tracker()
+        self.tracker = Tracker(options.report_to, lambda message: self.warn(self.record["step"], message))
         by_steps = {}
         if isinstance(options, RunOptions):
             by_steps = {k: getattr(options, k) for k in ("mixed_precision", "gradient_accumulation_steps")}
+        log_with = None if options.report_to == "none" else options.report_to
         try:
-            self.accelerator = Accelerator(log_with=self.trackers, project_dir=str(self.folder), **by_steps)
+            self.accelerator = Accelerator(log_with=log_with, project_dir=str(self.folder), **by_steps)
         except ValueError as error:
             raise UsageError(f"--mixed_precision is {options.mixed_precision}: {error}") from None
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -97,13 +98,6 @@ class Run:
         torch.manual_seed(derive_seed(options.seed, -1))  # the initial weights, the same on every process
 
     # the folder
-
-    def _check_tracker(self) -> None:
-        if self.trackers is not None:
-            from importlib.util import find_spec
-
-            if find_spec(self.trackers) is None:
-                raise UsageError(f"--report_to {self.trackers}: not installed; pip install {self.trackers}")
 
     def _clear(self) -> None:
         """Remove what a run wrote; files that are not a run's stay."""
@@ -148,15 +142,13 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._write_record()
                 self._cut_log(step)
-        if self.trackers:
-            self.accelerator.init_trackers(
-                "genus", {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
-            )
+        self.tracker.start(self.accelerator, options)
         self.handlers = {n: signal.signal(n, self._note_signal) for n in (signal.SIGINT, signal.SIGTERM)}
         return step
 
     def finish(self, step: int, make_pipeline, model: nn.Module) -> None:
         """Write the finished pipeline into the run folder and close the record."""
+        self.tracker.finish()
         if self.is_main:
             with self.saving():
                 self._export(make_pipeline(model))
@@ -208,7 +200,8 @@ class Run:
         return done
 
     def close(self) -> None:
-        """Give the signals back, and end the trackers."""
+        """Give the signals back, and end the tracker and the processes' group."""
+        self.tracker.finish()
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         if self.world > 1:
@@ -383,8 +376,7 @@ class Run:
         if self.is_main:
             with self.saving(), open(self.folder / LOG, "a") as out:
                 out.write(json.dumps({"step": step, **figures}) + "\n")
-        if self.trackers:
-            self.accelerator.log(figures, step=step)
+        self.tracker.log(step, figures)
 
     def _cut_log(self, step: int) -> None:
         """Drop what a killed run logged after its last checkpoint."""
