@@ -114,6 +114,10 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         [samples, predicted, strip, where, seed],
     )
     solver.change(suit_solver, solver, [steps, every], **quiet)
-    model.change(update_class_and_guidance, model, [label, guidance], **quiet).success(diffusion_sample, *drawn, **quiet)
+    model.change(update_class_and_guidance, model, [label, guidance], **quiet).success(
+        diffusion_sample, *drawn, **quiet
+    )
     if OF_IMAGES:
-        demo.load(update_class_and_guidance, model, [label, guidance], **quiet).success(diffusion_sample, *drawn, **quiet)
+        demo.load(update_class_and_guidance, model, [label, guidance], **quiet).success(
+            diffusion_sample, *drawn, **quiet
+        )

@@ -1,7 +1,6 @@
 """What the diffusion Space says, against what was measured and what its models do; without a browser."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
