@@ -88,7 +88,7 @@ ROOMS = (
     tuple(BRANCHES),
     tuple(f"publishing.{name}" for name in ("compile", "code", "configs", "copying", "commit", "markdown")),
     ("layouts",),
-    ("figures",),
+    ("figures", "distances"),
     ("publishing",),
     ("measures",),
     ("evaluate", "publish", "leaderboard"),
@@ -290,6 +290,7 @@ def test_every_recipe_declares_what_shared_code_can_serve():
 
 # what has a family's name and means another thing: a word of a shared file, and what it means there
 OTHER_MEANINGS = {
+    "training/distances.py": {"density": "how many real images' balls hold a sample (Naeem et al.)"},
     "training/measures/samples.py": {"density": "how many real images' balls hold a sample (Naeem et al.)"},
     "training/data/known.py": {"classifier-mnist": "the extractor that a data set names: a checkpoint, not a family"},
 }

@@ -97,6 +97,12 @@ def warnings(source, class_names: list[str] | None) -> Iterator[str]:
         )
 
 
+def keys_of(measure: str) -> set[str]:
+    """The keys of results.json that a measure's figures stand under."""
+    found = [figure for table in measure_named(measure).TABLES for figure in table.figures]
+    return {key for figure in found for key in (figure.key, figure.error, figure.interval) if key is not None}
+
+
 def machine(device: str) -> str:
     """What figures were measured on: the GPU, or the CPU with its number of threads."""
     if device == "cuda":
@@ -141,7 +147,8 @@ def main(argv: list[str] | None = None) -> None:
         place.mkdir(parents=True, exist_ok=True)
         file = place / "results.json"
         if options.only and file.is_file():  # what was not measured stays as it is, with the machine it was measured on
-            kept = read_results(place)
+            measured_anew = {key for name in options.only for key in keys_of(name)}
+            kept = {key: value for key, value in read_results(place).items() if key not in measured_anew}
             results = {**results, **kept, **{k: v for k, v in results.items() if k not in ("machine", "torch")}}
         for name, content in pictures.items():
             write_atomically(place / name, content)

@@ -13,6 +13,7 @@ A new measure is a new module there; a recipe names it in its declaration.
 """
 
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,13 @@ class Figure:
     Attributes:
         key: in results.json.
         title: of its column.
-        description: on a card: what it is, with its unit; may name {unit} of the data and {extractor}.
+        description: on a card: what it is, with its unit; may name {unit} of the data, {extractor} and {second_extractor}.
         digits: behind the point.
         error: the key of its standard error.
+        interval: the key of its 95 % interval, two numbers.
         metric_type: what the Hub calls such a metric; None where the card does not list the figure.
         order: among the figures of a card.
-        show: results -> the cell, where it takes more than the number and its error.
+        show: results -> the cell, where it takes more than the number with its error or interval.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Figure:
     description: str = ""
     digits: int = 2
     error: str | None = None
+    interval: str | None = None
     metric_type: str | None = None
     order: int = 100
     show: Callable[[dict], str] | None = None
@@ -51,8 +54,12 @@ class Figure:
             return ""
         if self.show is not None:
             return self.show(found)
-        error = f" ± {found[self.error]:.{self.digits}f}" if self.error in found else ""
-        return f"{found[self.key]:.{self.digits}f}{error}"
+        text = f"{found[self.key]:.{self.digits}f}"
+        if self.error in found:
+            text += f" ± {found[self.error]:.{self.digits}f}"
+        if self.interval in found:
+            text += " [{:.{d}f}, {:.{d}f}]".format(*found[self.interval], d=self.digits)
+        return text
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,21 @@ class Table:
         figures: its columns, after those that all tables have.
         includes: results -> whether the model of these results has a row in it.
         order: among the tables.
+        in_dispute: results of two rows -> whether the table's figures contradict each other on which is better. Such rows
+            are marked, and named in a note below.
+        dispute: what that note says.
     """
 
     title: str
     figures: tuple[Figure, ...]
     includes: Callable[[dict], bool]
     order: int
+    in_dispute: Callable[[dict, dict], bool] | None = None
+    dispute: str = ""
 
 
 MEASURES = sorted(file.stem for file in Path(__file__).parent.glob("measures/*.py") if file.stem != "__init__")
+DISPUTED = "†"
 COMMON_COLUMNS = ("model", "data", "parameters", "minutes to train")
 
 
@@ -100,9 +113,10 @@ def figures() -> list[Figure]:
 
 
 def all_tables(checkpoints: Path) -> list[dict]:
-    """The filled tables of a folder of checkpoints: [{"title", "columns", "rows"}], models by name.
+    """The filled tables of a folder of checkpoints: [{"title", "columns", "rows", "notes"}], models by name.
 
-    A table without a row is left out. Cells are text, as many in each row as there are columns.
+    A table without a row is left out. Cells are text, as many in each row as there are columns; notes are lines of text
+    below the table.
 
     Raises:
         UsageError: a record is damaged, or holds a figure that cannot be shown.
@@ -114,12 +128,31 @@ def all_tables(checkpoints: Path) -> list[dict]:
         )
     made = []
     for table in tables():
-        rows = [_row(table, *record) for record in records if table.includes(record[1])]
-        if rows:
-            made.append(
-                {"title": table.title, "columns": [*COMMON_COLUMNS, *(f.title for f in table.figures)], "rows": rows}
-            )
+        shown = [record for record in records if table.includes(record[1])]
+        if shown:
+            columns = [*COMMON_COLUMNS, *(figure.title for figure in table.figures)]
+            rows = [_row(table, *record) for record in shown]
+            notes = _mark_disputes(table, rows, [found for _, found, _ in shown])
+            made.append({"title": table.title, "columns": columns, "rows": rows, "notes": notes})
     return made
+
+
+def _mark_disputes(table: Table, rows: list[list[str]], results: list[dict]) -> list[str]:
+    """Mark the rows whose order the table's figures do not agree on; the note that names their pairs, [] for none."""
+    if table.in_dispute is None:
+        return []
+    pairs = []
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        try:
+            if table.in_dispute(results[i], results[j]):
+                pairs.append((i, j))
+        except (TypeError, ValueError, LookupError) as error:
+            both = f"{rows[i][0]} and {rows[j][0]}"
+            raise UsageError(f"{table.title}: {both} cannot be compared ({type(error).__name__}: {error})") from None
+    for i in {i for pair in pairs for i in pair}:
+        rows[i][len(COMMON_COLUMNS)] += f" {DISPUTED}"
+    named = "; ".join(f"{rows[i][0]} and {rows[j][0]}" for i, j in pairs)
+    return [f"{DISPUTED} {table.dispute}: {named}."] if pairs else []
 
 
 def _row(table: Table, file: Path, found: dict, run: dict) -> list[str]:

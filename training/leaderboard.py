@@ -17,12 +17,13 @@ BEGIN, END = "<!-- leaderboard: python -m training.leaderboard -->", "<!-- end o
 
 
 def markdown(checkpoints: Path) -> str:
-    """The tables of `all_tables`, each under its title."""
+    """The tables of `all_tables`, each under its title, its notes below."""
     made = []
     for table in all_tables(checkpoints):
         rows = [[f"`{name}`", *map(plain, cells)] for name, *cells in table["rows"]]
         lines = [table["columns"], ["---"] * len(table["columns"]), *rows]
-        made.append(f"### {table['title']}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+        text = f"### {table['title']}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        made.append("\n\n".join([text, *map(plain, table["notes"])]))
     return "\n\n".join(made)
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from pipelines.specs import check_config
 
+ARCHITECTURES = {"residual": F.silu, "plain": F.relu}
+
 
 @dataclass
 class ClassifierOutput(BaseOutput):
@@ -43,17 +45,22 @@ class Residual(nn.Module):
 class ClassifierModel(ModelMixin, ConfigMixin):
     """Convolutions that halve the image `num_levels` times, then one hidden layer, the features, and the logits.
 
+    "residual" halves by strides, with residual blocks between; "plain" is LeCun et al., "Gradient-based learning applied to
+    document recognition" (1998), with the units of today: 5x5 convolutions, ReLU, max pooling. Two networks that see
+    alike by different means make two judges of samples.
+
     Args:
         data_spec: what x is: an image of 8-bit `support`, `shape` (C, H, W), the `range` that the network sees, and
             `num_classes`.
         width: channels after the first halving; doubled by each further one.
-        num_blocks: residual blocks at each resolution.
+        num_blocks: residual blocks at each resolution; of "residual" only.
         num_levels: how often the image is halved.
         feature_dim: size of the features.
         dropout: probability on the features, in training only.
+        architecture: "residual" or "plain".
 
     Raises:
-        ValueError: if the data are no images or have fewer than two classes.
+        ValueError: if the data are no images or have fewer than two classes, or there is no such architecture.
     """
 
     @register_to_config
@@ -65,6 +72,7 @@ class ClassifierModel(ModelMixin, ConfigMixin):
         num_levels: int = 2,
         feature_dim: int = 128,
         dropout: float = 0.0,
+        architecture: str = "residual",
     ):
         super().__init__()
         check_config(self, "num_blocks")
@@ -73,11 +81,17 @@ class ClassifierModel(ModelMixin, ConfigMixin):
             raise ValueError(f"a classifier takes images (C, H, W), but x has shape {shape}")
         if classes < 2:
             raise ValueError(f"a classifier needs at least two classes, but the data has {classes}")
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture is {architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
         levels, channels, (height, side) = [], shape[0], shape[1:]
         for level in range(num_levels):
             w = width * 2**level
-            levels += [nn.Conv2d(channels, w, 3, stride=2, padding=1), *(Residual(w) for _ in range(num_blocks))]
+            if architecture == "residual":
+                levels += [nn.Conv2d(channels, w, 3, stride=2, padding=1), *(Residual(w) for _ in range(num_blocks))]
+            else:
+                levels += [nn.Conv2d(channels, w, 5, padding=2), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()]
             channels, height, side = w, math.ceil(height / 2), math.ceil(side / 2)
+        self.activation = ARCHITECTURES[architecture]
         self.levels = nn.Sequential(*levels)
         self.hidden = nn.Linear(channels * height * side, feature_dim)
         self.drop = nn.Dropout(dropout)  # diffusers answers self.dropout with the option of that name
@@ -87,7 +101,7 @@ class ClassifierModel(ModelMixin, ConfigMixin):
     def features(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) in the range of the data spec -> (B, feature_dim)."""
         h = self.levels(x.to(self.dtype))
-        return F.silu(self.hidden(F.silu(h).flatten(1)))
+        return self.activation(self.hidden(self.activation(h).flatten(1)))
 
     def forward(
         self, x: Tensor, class_labels: Tensor | None = None, return_dict: bool = True

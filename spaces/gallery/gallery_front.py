@@ -71,9 +71,10 @@ def tables() -> str:
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in table["rows"]
         )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in table["notes"])
         count = f"{len(table['rows'])} model{'s' if len(table['rows']) != 1 else ''}"
         drawn += (
             f"<details{'' if number else ' open'}><summary><b>{html.escape(table['title'])}</b> {count}</summary>"
-            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{notes}</details>'
         )
     return drawn

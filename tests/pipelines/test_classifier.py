@@ -1,5 +1,6 @@
 """The classifier: p(y|x) as probabilities, its features, and the checks of its pipeline."""
 
+import functools
 import math
 
 import numpy as np
@@ -13,21 +14,23 @@ from tests.contract import LEVELS, Instance, image_spec
 from training.classical.classifier import augment
 
 
-def tiny() -> ClassifierPipeline:
+def tiny(architecture: str) -> ClassifierPipeline:
     torch.manual_seed(0)
-    return ClassifierPipeline(ClassifierModel(image_spec(LEVELS), width=8, feature_dim=12).eval()).to("cpu")
+    model = ClassifierModel(image_spec(LEVELS), width=8, feature_dim=12, architecture=architecture)
+    return ClassifierPipeline(model.eval()).to("cpu")
 
 
 INSTANCES = {
-    "classifier": Instance(
+    name: Instance(
         ClassifierPipeline,
-        tiny,
+        functools.partial(tiny, architecture),
         "none",
         {"classify", "features"},
         loss=lambda pipe, x, labels: pipe.classifier(pipe._to_network(x), torch.arange(len(x)) % 10).loss,
         judge="classify",
         reason=r"log_prob: a classifier models p\(y\|x\), not p\(x\)",
     )
+    for name, architecture in (("classifier", "residual"), ("plain classifier", "plain"))
 }
 
 SPEC = {"kind": "image", "shape": [1, 8, 8], "support": "8-bit", "range": [-1, 1], "dequantization": "none",
@@ -112,6 +115,19 @@ def test_a_model_without_classes_or_images_is_refused():
         ClassifierModel({**SPEC, "num_classes": 1})
     with pytest.raises(ValueError, match=r"takes images \(C, H, W\), but x has shape \(2,\)"):
         ClassifierModel({**SPEC, "kind": "vector", "shape": [2]})
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_the_plain_network_halves_by_max_pooling_and_forgets_shifts_within_a_window(side):
+    spec = {**SPEC, "shape": [1, side, side]}
+    model = ClassifierModel(spec, width=4, num_levels=1, feature_dim=6, architecture="plain").eval()
+    assert not any(conv.stride != (1, 1) for conv in model.levels if isinstance(conv, torch.nn.Conv2d))
+    x = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+    h = torch.relu(torch.nn.functional.max_pool2d(model.levels[0](x), 2, ceil_mode=True))
+    assert h.shape[2:] == (4, 4)
+    torch.testing.assert_close(model.features(x), torch.relu(model.hidden(h.flatten(1))))
+    with pytest.raises(ValueError, match="architecture is 'deep'; it must be one of residual, plain"):
+        ClassifierModel(spec, architecture="deep")
 
 
 def test_augmentation_moves_within_its_bounds_and_without_any_not_at_all(x):

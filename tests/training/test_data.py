@@ -12,7 +12,7 @@ from PIL import Image as Picture
 from training.data import pixels
 from training.data.batches import batches_in_order, check_batch_size, training_batches
 from training.data.images import DataOptions, held_out, load_data
-from training.data.known import KNOWN, extractor_of
+from training.data.known import KNOWN, extractors_of
 from training.data.source import DataSource, rows_to_show, to_network
 from training.data.splits import ArraySplit, LazySplit, StreamSplit, content_fraction
 from training.data.toys import TOYS
@@ -320,9 +320,9 @@ def test_an_empty_test_split_is_nothing_to_measure_on(tmp_path):
 
 
 def test_images_of_the_shape_of_a_known_set_have_its_extractor(image_folder):
-    assert KNOWN["mnist"].extractor == KNOWN["fashion_mnist"].extractor is not None
-    assert load_data(DataOptions(dataset=str(image_folder), resolution=28)).extractor == KNOWN["mnist"].extractor
-    assert load_data(DataOptions(dataset=str(image_folder))).extractor is None and extractor_of((3, 28, 28)) is None
+    assert KNOWN["mnist"].extractors == KNOWN["fashion_mnist"].extractors != ()
+    assert load_data(DataOptions(dataset=str(image_folder), resolution=28)).extractors == KNOWN["mnist"].extractors
+    assert load_data(DataOptions(dataset=str(image_folder))).extractors == extractors_of((3, 28, 28)) == ()
 
 
 # Two-dimensional sets

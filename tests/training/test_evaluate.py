@@ -22,71 +22,8 @@ from training.measures import samples
 from training.measures.classification import calibration
 from training.measures.kept_rows import figures_on_kept_rows
 from training.measures.likelihood import bits_per_dim
-from training.measures.samples import (
-    frechet_distance,
-    memorised_share,
-    nearest_distances,
-    parse_sweep,
-    precision_recall_density_coverage,
-)
+from training.measures.samples import in_dispute, parse_sweep
 from training.options import UsageError
-
-
-def with_moments(mean: torch.Tensor, root: torch.Tensor, n: int = 4_000) -> torch.Tensor:
-    """Points whose sample mean is `mean` and sample covariance root root^T, both exactly."""
-    z = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(int(100 * root.sum())), dtype=torch.float64)
-    z = z - z.mean(0)
-    z = z @ torch.linalg.inv(torch.linalg.cholesky(z.T @ z / (n - 1))).T
-    return mean + z @ root.T
-
-
-def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
-    one = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
-    other = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
-    a = with_moments(one, torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)))
-    b = with_moments(other, torch.diag(torch.tensor([2.0, 2.0, 0.5], dtype=torch.float64)))
-    # commuting covariances: |difference of means|^2 + sum of squared differences of standard deviations
-    expected = 1 + 0 + 9 + (1 - 2) ** 2 + 0 + (3 - 0.5) ** 2
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-4)
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
-    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(expected, rel=1e-4)  # features have no axes
-
-
-def test_nearest_leaves_out_the_point_itself():
-    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert nearest_distances(line, line, 1, skip_self=True).tolist() == [1, 1, 2, 4]
-    assert nearest_distances(line, line, 1).tolist() == [0, 0, 0, 0]
-    assert nearest_distances(torch.tensor([[2.5]]), line, 2).tolist() == [1.5]
-
-
-def test_precision_recall_density_and_coverage_of_sets_with_a_known_answer():
-    generator = torch.Generator().manual_seed(0)
-    real = torch.rand(2_000, 2, generator=generator)
-    same = precision_recall_density_coverage(real, real)
-    assert same["precision"] == same["recall"] == same["coverage"] == 1
-    far = precision_recall_density_coverage(real, real + 10)
-    assert set(far.values()) == {0}
-    # samples that fill the left half: precise, and half of what is there
-    half = torch.rand(2_000, 2, generator=generator) * torch.tensor([0.5, 1.0])
-    figures = precision_recall_density_coverage(real, half)
-    assert figures["precision"] > 0.97 and figures["recall"] == pytest.approx(0.5, abs=0.04)
-    assert figures["coverage"] == pytest.approx(0.5, abs=0.04)
-    # half of the samples nowhere near: precision and density halve, the rest stays
-    astray = torch.cat([torch.rand(1_000, 2, generator=generator), 10 + torch.rand(1_000, 2, generator=generator)])
-    figures = precision_recall_density_coverage(real, astray)
-    assert figures["precision"] == pytest.approx(0.5, abs=0.02) and figures["density"] == pytest.approx(0.5, abs=0.05)
-    # independent draws of one distribution: a ball holds k others on average, so the density is 1
-    fresh = precision_recall_density_coverage(real, torch.rand(2_000, 2, generator=generator))
-    assert fresh["density"] == pytest.approx(1, abs=0.1)
-
-
-def test_copies_of_training_images_are_found_out():
-    generator = torch.Generator().manual_seed(0)
-    train, test, fresh = (torch.randn(2_000, 6, generator=generator) for _ in range(3))
-    assert memorised_share(train, test, fresh) == pytest.approx(0.01, abs=0.01)
-    copied = torch.cat([fresh[:1_000], train[:1_000] + 1e-4])
-    assert memorised_share(train, test, copied) == pytest.approx(0.505, abs=0.01)
 
 
 def test_a_uniform_model_of_bytes_has_eight_bits_per_dim():
@@ -212,12 +149,70 @@ def test_a_classifier_of_other_data_says_nothing_of_classes(monkeypatch):
     monkeypatch.setattr(samples, "record_of", lambda source: {"dataset": {"id": "their set"}})
     levels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = ArraySplit({"x": levels})
-    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor="theirs", trust=False)
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor=["theirs"], trust=False)
     for dataset_id in ("their set", "my set"):
         source = DataSource("mine", dataset_id, rows, rows, rows, kind="image", shape=(1, 4, 4))
         found, pictures = samples.measure(Drawing(), source, options)
         assert {"frechet_distance", "coverage", "floor"} <= found.keys() and "nearest.png" in pictures
         assert ("class_accuracy" in found) == (dataset_id == "their set")
+
+
+def test_two_judges_measure_the_same_samples_each_in_its_own_features(monkeypatch):
+    class Blind(Drawing):
+        def features(self, x):
+            return x.flatten(1)[:, 5:8]
+
+    class Warm(Drawing):
+        def __call__(self, temperature=1, **arguments):
+            return super().__call__(**arguments)
+
+    monkeypatch.setattr(samples, "load", lambda source, device, trust: Blind() if source == "second" else Drawing())
+    monkeypatch.setattr(
+        samples, "record_of", lambda source: {"dataset": {"id": "my set" if source == "second" else "x"}}
+    )
+    levels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = ArraySplit({"x": levels})
+    source = DataSource(
+        "mine", "my set", rows, rows, rows, kind="image", shape=(1, 4, 4), extractors=("first", "second")
+    )
+    options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=["temperature=1"], extractor=None, trust=False)
+    found, _ = samples.measure(Warm(), source, options)
+    for extractors, prefix in ((["first"], ""), (["second"], "second_")):
+        options.extractor = extractors
+        alone, _ = samples.measure(Warm(), source, options)
+        for name in ("frechet_distance", "frechet_distance_interval", "precision", "coverage", "floor"):
+            assert found[prefix + name] == alone[name], name
+        low, high = alone["frechet_distance_interval"]
+        assert 0 <= low < alone["frechet_distance"] < high
+        assert found["sweeps"]["temperature"]["rows"][0][prefix + "coverage"] >= 0
+    assert found["frechet_distance"] != found["second_frechet_distance"]
+    assert "class_accuracy" not in found and found["second_class_accuracy"] >= 0  # the second knows this set's classes
+    assert found["extractor"]["id"] == "first" and found["second_extractor"]["id"] == "second"
+    for wrong in (["a", "b", "c"], ["a", "a"]):
+        options.extractor = wrong
+        with pytest.raises(UsageError, match=f"--extractor is {' '.join(wrong)}; it must be one classifier, or two"):
+            samples.measure(Drawing(), source, options)
+
+
+def test_an_order_is_in_dispute_where_both_judges_are_sure_of_the_opposite():
+    def model(first, second, dataset="a set"):
+        return {
+            "dataset": dataset,
+            "frechet_distance_interval": [first - 1, first + 1],
+            "second_frechet_distance": second,
+            "second_frechet_distance_interval": [second - 5, second + 5],
+        }
+
+    a = model(10, 100)
+    assert in_dispute(a, model(20, 50)) and in_dispute(model(20, 50), a)
+    assert not in_dispute(a, model(20, 120))  # one order
+    assert not in_dispute(a, model(11.5, 50)) and not in_dispute(
+        a, model(20, 92)
+    )  # within the intervals of one of them
+    assert not in_dispute(a, model(20, 50, "another set"))
+    alone = model(20, 50)
+    del alone["second_frechet_distance_interval"]
+    assert not in_dispute(a, alone)
 
 
 def test_a_model_that_cannot_read_the_kept_passage_has_no_figures_on_it():
@@ -234,10 +229,10 @@ def test_a_model_that_cannot_read_the_kept_passage_has_no_figures_on_it():
 def test_few_test_images_have_no_distances(monkeypatch):
     monkeypatch.setattr(samples, "load", lambda source, device, trust: Drawing())
     rows = ArraySplit({"x": torch.zeros(6, 1, 4, 4, dtype=torch.uint8)})
-    source = DataSource("mine", "my set", rows, rows, rows, kind="image", shape=(1, 4, 4), extractor="named")
+    source = DataSource("mine", "my set", rows, rows, rows, kind="image", shape=(1, 4, 4), extractors=("named",))
     options = SimpleNamespace(num_samples=30, sweep_samples=20, sweep=[], extractor=None, trust=False)
     assert samples.measure(Drawing(), source, options) == ({}, {})  # no one asked for them
-    options.extractor = "theirs"
+    options.extractor = ["theirs"]
     with pytest.raises(UsageError, match="--extractor: the test split holds 6 images; distances need 7 at least"):
         samples.measure(Drawing(), source, options)
 

@@ -58,6 +58,8 @@ def test_a_cell_shows_the_figure_with_its_error():
     plain, own = Figure("nats", "nats", error="error"), Figure("nats", "nats", show=lambda found: f"<{found['nats']}>")
     assert plain.cell({}) == own.cell({}) == ""
     assert plain.cell({"nats": 1.239}) == "1.24" and plain.cell({"nats": 1, "error": 0.5}) == "1.00 ± 0.50"
+    sure = Figure("nats", "nats", interval="between", digits=1)
+    assert sure.cell({"nats": 1, "between": [0.5, 2]}) == "1.0 [0.5, 2.0]" and sure.cell({"nats": 1}) == "1.0"
     assert own.cell({"nats": 2}) == "<2>" and Figure("nats", "nats", digits=0).cell({"nats": 12.6}) == "13"
 
 
@@ -69,3 +71,20 @@ def test_tables_of_a_folder_of_checkpoints(tmp_path):
     (tmp_path / "mine" / "results.json").write_text(json.dumps(found))
     (table,) = all_tables(tmp_path)
     assert table["rows"] == [["mine", "a set", "2.50 M", "1.5", "0.2500"]]
+    assert table["notes"] == []
+
+
+def test_rows_whose_order_is_in_dispute_are_marked_and_named_below(tmp_path):
+    for name, first, second in (("a", 10, 100), ("b", 20, 50), ("c", 30, 120)):
+        found = {"dataset": "a set", "parameters": 1, "precision": 1, "recall": 1, "density": 1, "coverage": 1}
+        for prefix, value in (("", first), ("second_", second)):
+            found |= {f"{prefix}frechet_distance": value, f"{prefix}frechet_distance_interval": [value - 1, value + 1]}
+            found |= {f"{prefix}floor": {"frechet_distance": 2}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"seconds": 90}')
+        (tmp_path / name / "results.json").write_text(json.dumps(found))
+    (table,) = [table for table in all_tables(tmp_path) if table["title"] == "Samples"]
+    shown = [row[len(COMMON_COLUMNS)] for row in table["rows"]]
+    assert shown[0] == "10.00 [9.00, 11.00] (2.00) †" and shown[1].endswith("†") and not shown[2].endswith("†")
+    (note,) = table["notes"]
+    assert note.startswith("† the two classifiers") and note.endswith(": a and b.")

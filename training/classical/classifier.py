@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipelines.autoencoders.modeling_autoencoder import AutoencoderModel
 from pipelines.autoencoders.pipeline_autoencoder import AutoencoderPipeline
-from pipelines.classical.modeling_classifier import ClassifierModel
+from pipelines.classical.modeling_classifier import ARCHITECTURES, ClassifierModel
 from pipelines.classical.pipeline_classifier import ClassifierPipeline
 from training.components import load_component
 from training.data.batches import batches_in_order, num_rows
@@ -47,8 +47,13 @@ LOOKED_THROUGH = 2_000  # validation images among which the hardest are found
 class ClassifierOptions(DataOptions, RunOptions):
     output_dir: str = with_default(RunOptions, "output_dir", "runs/classifier-digits")
     max_steps: int = with_default(RunOptions, "max_steps", 1_500)
+    architecture: str = option(
+        "residual",
+        "residual blocks and strides, or plain 5x5 convolutions with max pooling (LeNet)",
+        choices=tuple(ARCHITECTURES),
+    )
     width: int = option(32, "channels of the network at half resolution", least=1)
-    num_blocks: int = option(1, "number of residual blocks at each resolution", least=0)
+    num_blocks: int = option(1, "number of residual blocks at each resolution; residual only", least=0)
     num_levels: int = option(2, "number of times that the network halves the image", least=1, most=6)
     feature_dim: int = option(128, "number of units of the last hidden layer, whose values are the features", least=1)
     dropout: float = option(0.2, "dropout probability on the last hidden layer", least=0.0, most=0.9)
@@ -114,7 +119,7 @@ def tangent_penalty(logits: Tensor, x: Tensor, tangents: Tensor) -> Tensor:
 
 def build_model(options: ClassifierOptions, source: DataSource) -> ClassifierModel:
     """A classifier with random weights, of pixels in [-1, 1]."""
-    names = ("width", "num_blocks", "num_levels", "feature_dim", "dropout")
+    names = ("width", "num_blocks", "num_levels", "feature_dim", "dropout", "architecture")
     return ClassifierModel(source.spec("8-bit", (-1, 1)), **{name: getattr(options, name) for name in names})
 
 

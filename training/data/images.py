@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.data.classes import Classes, classes_of, value_of
-from training.data.known import KNOWN, KnownSet, extractor_of
+from training.data.known import KNOWN, KnownSet, extractors_of
 from training.data.pixels import Decoder, Stored, Unreadable, pixels
 from training.data.places import from_folder, from_hub
 from training.data.report import Report, fingerprint
@@ -101,7 +101,7 @@ def _digits(options: DataOptions) -> DataSource:
         class_names=[str(c) for c in range(10)],
         kind="image",
         shape=x.shape[1:],
-        extractor=extractor_of(x.shape[1:]),
+        extractors=extractors_of(x.shape[1:]),
     )
 
 
@@ -148,7 +148,7 @@ def _through_datasets(options: DataOptions) -> DataSource:
     dataset_id = known.hub_id if known else (Path(name).name if local else name)
     return DataSource(
         name, dataset_id, *splits, licence=known.licence if known else None, class_names=names, kind="image", shape=shape,
-        extractor=extractor_of(shape), report=report, fingerprint=mark,
+        extractors=extractors_of(shape), report=report, fingerprint=mark,
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ class KnownSet:
     Attributes:
         hub_id, image_column, label_column: of the Hub.
         licence: as its page states it.
-        shape: (C, H, W) of its images, where an extractor for them is named.
-        extractor: a checkpoint of this repository, in whose features samples of images of this shape are compared.
+        shape: (C, H, W) of its images, where extractors for them are named.
+        extractors: checkpoints of this repository, in whose features samples of images of this shape are compared.
     """
 
     hub_id: str
@@ -19,10 +19,10 @@ class KnownSet:
     label_column: str = "label"
     licence: str = "not stated"
     shape: tuple[int, int, int] | None = None
-    extractor: str | None = None
+    extractors: tuple[str, ...] = ()
 
 
-GRAY_28 = {"shape": (1, 28, 28), "extractor": "classifier-mnist"}
+GRAY_28 = {"shape": (1, 28, 28), "extractors": ("classifier-mnist", "classifier-mnist-plain")}
 KNOWN = {
     "mnist": KnownSet("ylecun/mnist", "image", licence="MIT", **GRAY_28),
     "fashion_mnist": KnownSet("zalando-datasets/fashion_mnist", "image", licence="MIT", **GRAY_28),
@@ -30,7 +30,7 @@ KNOWN = {
 }
 
 
-def extractor_of(shape: tuple[int, ...]) -> str | None:
-    """The extractor of the known sets whose images (C, H, W) are of this shape; None where no such set names one."""
-    found = (known.extractor for known in KNOWN.values() if known.extractor and known.shape == tuple(shape))
-    return next(found, None)
+def extractors_of(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The extractors of the known sets whose images (C, H, W) are of this shape; () where no such set names one."""
+    found = (known.extractors for known in KNOWN.values() if known.extractors and known.shape == tuple(shape))
+    return next(found, ())

@@ -92,13 +92,13 @@ class DataSource(Source):
         kind: "image" or "vector".
         shape: (C, H, W) of images, (D,) of vectors.
         item_names: of the entries of a vector, where they have names.
-        extractor: a checkpoint of this repository in whose features samples of such images are compared, if there is one.
+        extractors: checkpoints of this repository in whose features samples of such images are compared.
     """
 
     kind: str = "image"
     shape: tuple[int, ...] = ()
     item_names: list[str] | None = None
-    extractor: str | None = None
+    extractors: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.kind == "vector":

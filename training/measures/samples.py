@@ -1,9 +1,13 @@
-"""Samples against test images, in the features of a classifier of our own.
+"""Samples against test images, in the features of classifiers of our own.
 
 - `frechet_distance`, `precision`, `recall`, `density`, `coverage`: of images as the pipeline draws them by default,
-  against as many test images, in the features of `extractor`; `floor` holds the same figures of training images.
+  against as many test images, in the features of `extractor`; `frechet_distance_interval` is a 95 % bootstrap interval,
+  and `floor` holds the same figures of training images.
+- `second_frechet_distance` and the others with `second_`: the same in the features of another network, where the data
+  set names two. Distances in two sets of features are no numbers of one scale; the order of two models is the same in
+  both, or depends on the network that judges.
 - `memorised`: the share of samples that lie closer to their nearest training image than 99 % of test images do to
-  theirs, in the same features: about 0.01 for a model that copies nothing.
+  theirs, in the first features: about 0.01 for a model that copies nothing.
 - `class_accuracy`: the share of conditional samples that the extractor assigns to the class asked for; where the extractor
   was trained on the same data set, for another one's classes are not those of the samples.
 - `sweeps`: the distances again at other values of an argument of the pipeline, as `--sweep` names them, with fewer
@@ -13,6 +17,7 @@ Beside it lies `nearest.png`, samples each with its nearest training image.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import inspect
 from pathlib import Path
@@ -21,6 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from training.data.batches import batches_in_order
+from training.distances import (
+    NEIGHBOURS,
+    frechet_distance,
+    frechet_interval,
+    memorised_share,
+    precision_recall_density_coverage,
+)
 from training.figures import Figure, Table
 from training.options import UsageError
 from training.pictures import image_grid
@@ -28,17 +40,21 @@ from training.publishing.loading import load, record_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
-NEIGHBOURS = 5
 BATCH = 100  # images at once: of a diffusion model on a CPU, 500 at once take twice as long for each
+PREFIXES = ("", "second_")  # of the figures of each extractor
 
-DISTANCE = Figure(
-    "frechet_distance",
-    "Fréchet distance (floor)",
-    "Fréchet distance in the features of {extractor}",
-    metric_type="frechet_distance",
-    order=20,
-    show=lambda found: f"{found['frechet_distance']:.2f} ({found['floor']['frechet_distance']:.2f})",
-)
+
+def _distance(prefix: str, title: str, order: int) -> Figure:
+    """The distance by one extractor, with its interval and its floor."""
+    key, said = f"{prefix}frechet_distance", f"Fréchet distance in the features of {{{prefix}extractor}}"
+    number = Figure(key, title, said, interval=f"{key}_interval", metric_type="frechet_distance", order=order)
+    return dataclasses.replace(
+        number, show=lambda found: f"{number.cell(found)} ({found[f'{prefix}floor']['frechet_distance']:.2f})"
+    )
+
+
+DISTANCE = _distance("", "Fréchet distance [95 %] (floor)", 20)
+SECOND_DISTANCE = _distance("second_", "by the second classifier", 21)
 SPREAD = Figure("precision", "precision, recall", show=lambda found: f"{found['precision']:.2f}, {found['recall']:.2f}")
 DENSITY = Figure("density", "density, coverage", show=lambda found: f"{found['density']:.2f}, {found['coverage']:.2f}")
 CLASS = Figure(
@@ -49,9 +65,38 @@ CLASS = Figure(
     order=30,
     show=lambda found: f"{found['class_accuracy']:.2%}",
 )
+SECOND_CLASS = Figure(
+    "second_class_accuracy",
+    "by the second classifier",
+    "class of conditional samples by {second_extractor}",
+    metric_type="accuracy",
+    order=31,
+    show=lambda found: f"{found['second_class_accuracy']:.2%}",
+)
+
+
+def in_dispute(a: dict, b: dict) -> bool:
+    """Whether one extractor puts model a before b, the other b before a, both beyond the intervals of their distances."""
+
+    def before(prefix: str, x: dict, y: dict) -> bool:
+        return x[f"{prefix}frechet_distance_interval"][1] < y[f"{prefix}frechet_distance_interval"][0]
+
+    needed = [f"{prefix}frechet_distance_interval" for prefix in PREFIXES]
+    if a["dataset"] != b["dataset"] or not all(name in found for name in needed for found in (a, b)):
+        return False
+    return any(before("", x, y) and before("second_", y, x) for x, y in ((a, b), (b, a)))
+
+
 TABLES = (
-    Table("Samples", (DISTANCE, SPREAD, DENSITY), lambda found: "frechet_distance" in found, 20),
-    Table("Samples of a class", (CLASS,), lambda found: "class_accuracy" in found, 21),
+    Table(
+        "Samples",
+        (DISTANCE, SECOND_DISTANCE, SPREAD, DENSITY),
+        lambda found: "frechet_distance" in found,
+        20,
+        in_dispute,
+        "the two classifiers put these models in opposite orders, each beyond its intervals",
+    ),
+    Table("Samples of a class", (CLASS, SECOND_CLASS), lambda found: "class_accuracy" in found, 21),
 )
 PICTURES = {"nearest.png": "Samples, each with its nearest training image on its right"}
 
@@ -60,7 +105,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_samples", type=int, default=10_000, help="number of samples drawn for the distances")
     parser.add_argument(
         "--extractor",
-        help="classifier in whose features samples are compared with test images: a run, a checkpoint or a Hub id",
+        nargs="+",
+        help="one or two classifiers in whose features samples are compared with test images: runs, checkpoints or Hub ids",
     )
     parser.add_argument(
         "--sweep",
@@ -77,73 +123,35 @@ def applies(pipe, source) -> bool:
     return "sample" in pipe.calls and source.kind == "image"
 
 
-def extractor_for(source, options: argparse.Namespace) -> str | None:
-    """The folder or Hub id of the classifier that judges these images: --extractor, or what the data set names."""
-    name = options.extractor or source.extractor
-    place = ROOT / "checkpoints" / str(name)
-    return str(place) if name and place.is_dir() else name
+def extractors_for(source, options: argparse.Namespace) -> list[str]:
+    """The folders or Hub ids of the classifiers that judge these images: --extractor, or what the data set names.
+
+    Raises:
+        UsageError: --extractor names more than two, or one twice.
+    """
+    names = list(options.extractor or source.extractors)
+    if len(names) > len(PREFIXES) or len(set(names)) < len(names):
+        raise UsageError(f"--extractor is {' '.join(names)}; it must be one classifier, or two different ones")
+    places = {name: ROOT / "checkpoints" / name for name in names}
+    return [str(place) if place.is_dir() else name for name, place in places.items()]
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
     for name in ("num_samples", "sweep_samples"):
         if getattr(options, name) < NEIGHBOURS + 2:
             raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {NEIGHBOURS + 2}")
-    extractor, least = extractor_for(source, options), NEIGHBOURS + 2
+    extractors, least = extractors_for(source, options), NEIGHBOURS + 2
     if options.extractor and len(source.test) < least:
         raise UsageError(
             f"--extractor: the test split holds {len(source.test)} images; distances need {least} at least"
         )
-    if extractor is None or len(source.test) < least:
+    if not extractors or len(source.test) < least:
         return {}, {}
-    return compare_samples(pipe, source, extractor, options)
+    judges = [Judge(name, prefix, pipe, source, options) for name, prefix in zip(extractors, PREFIXES, strict=False)]
+    return compare_samples(pipe, source, judges, options)
 
 
-# Figures of sets of features
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): Fréchet distance of two Gaussians fitted to (N, F), (M, F).
-
-    Heusel et al., arXiv 1706.08500, equation 6, by torchmetrics.
-    """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    identity = nn.Identity()
-    identity.num_features = a.shape[1]  # the features are computed already
-    metric = FrechetInceptionDistance(feature=identity)
-    metric.update(a, real=True)
-    metric.update(b, real=False)
-    return metric.compute().item()
-
-
-def nearest_distances(a: Tensor, b: Tensor, k: int = 1, skip_self: bool = False) -> Tensor:
-    """Distance from each of (N, F) to its k-th nearest of (M, F): (N,). `skip_self` where a and b are one set."""
-    k += skip_self
-    return torch.cat([torch.cdist(part, b).topk(k, 1, largest=False).values[:, -1] for part in a.split(1_000)])
-
-
-def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
-    """How much of `fake` (M, F) lies where `real` (N, F) does, and the reverse.
-
-    Precision and recall: Kynkäänniemi et al., arXiv 1904.06991, equation 1; density and coverage: Naeem et al., arXiv
-    2002.09797, equations 2 and 3. Balls reach to the k-th nearest neighbour within a set, the image itself not counted.
-    """
-    real_radius, fake_radius = nearest_distances(real, real, k, True), nearest_distances(fake, fake, k, True)
-    inside_real = torch.zeros(len(fake))  # for each fake: how many balls of real images hold it
-    covered, recalled = torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
-    for begin in range(0, len(real), 1_000):
-        rows = slice(begin, begin + 1_000)
-        distance = torch.cdist(real[rows], fake)
-        inside = distance <= real_radius[rows, None]
-        inside_real += inside.sum(0).cpu()
-        covered[rows] = inside.any(1).cpu()
-        recalled[rows] = (distance <= fake_radius[None]).any(1).cpu()
-    return {
-        "precision": (inside_real > 0).float().mean().item(),
-        "recall": recalled.float().mean().item(),
-        "density": inside_real.mean().item() / k,
-        "coverage": covered.float().mean().item(),
-    }
+# Pictures and draws
 
 
 def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, source, count: int = 32) -> bytes:
@@ -152,12 +160,6 @@ def nearest_pairs(images: Tensor, fake: Tensor, train: Tensor, source, count: in
     found = source.as_input(source.train.__getitems__(which))
     pairs = torch.stack([images[:count], found], 1).flatten(0, 1)
     return image_grid(pairs.permute(0, 2, 3, 1).numpy(), 8)
-
-
-def memorised_share(train: Tensor, test: Tensor, fake: Tensor) -> float:
-    """The share of `fake` nearer to a training image than 99 % of `test` are."""
-    near = nearest_distances(test, train).quantile(0.01)
-    return (nearest_distances(fake, train) < near).float().mean().item()
 
 
 def draw_samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor:
@@ -187,49 +189,77 @@ def parse_sweep(pipe, word: str) -> tuple[str, list[int | float]]:
         raise UsageError(f"--sweep {word}: must be an argument and numbers, like num_inference_steps=5,10,20") from None
 
 
-def compare_samples(pipe, source, extractor: str, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
-    """Distances of samples from test images in the extractor's features, and a picture of nearest training images."""
-    judge = load(extractor, str(pipe.device), options.trust)
-    if "features" not in judge.calls:
-        raise UsageError(f"--extractor {extractor}: is no classifier; it has no features to measure in")
-    if tuple(judge.data_spec["shape"]) != tuple(source.shape):
-        raise UsageError(
-            f"--extractor {extractor}: takes images of shape {judge.data_spec['shape']}, the data has {list(source.shape)}"
-        )
-    count, classes = min(options.num_samples, len(source.test)), pipe.num_classes
-    knows_classes = record_of(extractor).get("dataset", {}).get("id") == source.dataset_id
+class Judge:
+    """A classifier in whose features samples are compared, with the features of the test and training images.
+
+    Raises:
+        UsageError: it is no classifier, or takes other images.
+    """
+
+    def __init__(self, extractor: str, prefix: str, pipe, source, options: argparse.Namespace):
+        self.prefix, self.source = prefix, source
+        self.pipe = load(extractor, str(pipe.device), options.trust)
+        if "features" not in self.pipe.calls:
+            raise UsageError(f"--extractor {extractor}: is no classifier; it has no features to measure in")
+        shape = self.pipe.data_spec["shape"]
+        if tuple(shape) != tuple(source.shape):
+            raise UsageError(
+                f"--extractor {extractor}: takes images of shape {shape}, the data has {list(source.shape)}"
+            )
+        self.knows_classes = record_of(extractor).get("dataset", {}).get("id") == source.dataset_id
+        self.told = {"id": Path(extractor).name, "sha256": weights_hash(self.pipe)}
+        self.real = self._features(source.test, min(options.num_samples, len(source.test)))
+        self.train = self._features(source.train, len(source.train))
+
+    def _features(self, split, number: int) -> Tensor:
+        rows = batches_in_order(split, 500, number)
+        return torch.cat([self.pipe.features(self.source.as_input(batch)).cpu() for batch in rows])[:number]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Of images (N, C, H, W) in [0, 1]: (N, F)."""
+        return self.pipe.features(images).cpu()
+
+    def compare(self, images: Tensor, labels: Tensor | None, interval: bool) -> dict:
+        """What this judge says of images, against as many test images; the names of figures with its prefix."""
+        real, fake = self.real[: len(images)], self.features(images)
+        figures = distances(real, fake)
+        if labels is not None and self.knows_classes:
+            found = self.pipe.classify(images).argmax(1).cpu()
+            figures["class_accuracy"] = (found == labels).float().mean().item()
+        found = rounded(figures)
+        if interval:
+            found["frechet_distance_interval"] = [round(value, 4) for value in frechet_interval(real, fake)]
+        return {f"{self.prefix}{name}": value for name, value in found.items()}
+
+    def floor(self, count: int) -> dict:
+        """The same figures of training images, spread over the whole split, as many as there are samples."""
+        return rounded(distances(self.real, self.train[torch.linspace(0, len(self.train) - 1, count).long()]))
+
+
+def compare_samples(pipe, source, judges: list[Judge], options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
+    """Distances of samples from test images by each judge, and a picture of nearest training images."""
+    first, classes = judges[0], pipe.num_classes
     sweeps = [parse_sweep(pipe, word) for word in options.sweep]
 
-    def features_of(split, number: int) -> Tensor:
-        rows = batches_in_order(split, 500, number)
-        return torch.cat([judge.features(source.as_input(batch)).cpu() for batch in rows])[:number]
-
-    def draw(number: int, **arguments) -> tuple[Tensor, Tensor, dict]:
-        """Images, their features, and their distances from as many test images."""
+    def draw(number: int, interval: bool = False, **arguments) -> tuple[Tensor, dict]:
         labels = torch.arange(number) % classes if classes else None
         images = draw_samples(pipe, number, labels, **arguments)
-        fake = judge.features(images).cpu()
-        figures = distances(real[:number], fake)
-        if labels is not None and knows_classes:
-            figures["class_accuracy"] = (judge.classify(images).argmax(1).cpu() == labels).float().mean().item()
-        return images, fake, figures
+        figures = {}
+        for judge in judges:
+            figures |= judge.compare(images, labels, interval)
+        return images, figures
 
-    real, train = features_of(source.test, count), features_of(source.train, len(source.train))
-    images, fake, figures = draw(count)
-    # training images spread over the whole split, as many as there are samples
-    floor = distances(real, train[torch.linspace(0, len(train) - 1, count).long()])
-    figures["memorised"] = memorised_share(train, real, fake)
-    found = {
-        **rounded(figures),
-        "floor": rounded(floor),
-        "samples": count,
-        "extractor": {"id": Path(extractor).name, "sha256": weights_hash(judge)},
-    }
+    count = len(first.real)
+    images, found = draw(count, interval=True)
+    for judge in judges:
+        found |= {f"{judge.prefix}floor": judge.floor(count), f"{judge.prefix}extractor": judge.told}
+    fake = first.features(images)
+    found |= {"samples": count, "memorised": round(memorised_share(first.train, first.real, fake), 4)}
     number = min(count, options.sweep_samples)
     for name, values in sweeps:
-        rows = [{"value": value, **rounded(draw(number, **{name: value})[2])} for value in values]
+        rows = [{"value": value, **draw(number, **{name: value})[1]} for value in values]
         found.setdefault("sweeps", {})[name] = {"samples": number, "rows": rows}
-    return found, {"nearest.png": nearest_pairs(images, fake, train, source)}
+    return found, {"nearest.png": nearest_pairs(images, fake, first.train, source)}
 
 
 def distances(real: Tensor, fake: Tensor) -> dict[str, float]:

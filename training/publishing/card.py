@@ -62,7 +62,8 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
 
 
 def _describe(figure, declaration: Declaration, found: dict) -> str:
-    return figure.description.format(unit=declaration.unit, extractor=found.get("extractor", {}).get("id", ""))
+    names = {name: found.get(name, {}).get("id", "") for name in ("extractor", "second_extractor")}
+    return figure.description.format(unit=declaration.unit, **names)
 
 
 def _eval_results(found: dict, declaration: Declaration) -> list | None:
@@ -106,11 +107,14 @@ def _training(run: dict) -> str:
 def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
     if not found:
         return ""
-    extractor, lines = found.get("extractor", {}), []
+    extractor, second, lines = found.get("extractor"), found.get("second_extractor"), []
     for figure in figures():
         if figure.metric_type is not None and figure.key in found:
-            error = found.get(figure.error)
-            value = f"{found[figure.key]}" if error is None else f"{found[figure.key]} ± {error}"
+            value = f"{found[figure.key]}"
+            if figure.error in found:
+                value += f" ± {found[figure.error]}"
+            if figure.interval in found:
+                value += " (95 % interval {} to {})".format(*found[figure.interval])
             lines.append(f"| {plain(_describe(figure, declaration, found))} | {value} |")
     if not lines:
         return ""
@@ -123,6 +127,12 @@ def _figures(found: dict, declaration: Declaration, dataset: dict) -> str:
             f"\nDistances are of {found['samples']:,} samples, in the features of `{extractor['id']}` (SHA-256 of its "
             f"weights {extractor['sha256']}); training images are at {found['floor']['frechet_distance']}. Of the "
             f"samples, {found['memorised']:.1%} lie closer to a training image than 99 % of test images do.\n"
+        )
+    if second:
+        text += (
+            f"\nThe second judge, `{second['id']}` (SHA-256 of its weights {second['sha256']}), is another network: what "
+            f"only one of the two says is of that network. In its features training images are at "
+            f"{found['second_floor']['frechet_distance']}.\n"
         )
     return text
 

@@ -26,7 +26,10 @@ RUN_FIELDS = {  # what a run writes, and of what kind it is
 }  # fmt: skip
 NEEDED = ("step", "dataset", "parameters", "options", "command", "device", "seconds")  # of a card
 DATASET_FIELDS = ("name", "id", "licence", "reader", "held_out")
-RESULT_FIELDS = {"dataset": str, "convention": str, "split": str, "extractor": dict, "floor": dict, "samples": int, "memorised": NUMBER}  # fmt: skip
+RESULT_FIELDS = {
+    "dataset": str, "convention": str, "split": str, "extractor": dict, "floor": dict, "samples": int,
+    "memorised": NUMBER, "second_extractor": dict, "second_floor": dict,
+}  # fmt: skip
 LONGEST_LINE, LONGEST_TEXT, MOST_VALUES = 500, 10_000, 100_000  # characters, characters, values in a record
 
 
@@ -84,19 +87,33 @@ def read_results(folder: Path) -> dict:
     numbers = [figure for figure in figures() if figure.metric_type is not None and figure.key in found]
     kinds = {name: NUMBER for figure in numbers for name in (figure.key, figure.error) if name is not None}
     _check_kinds(found, {**kinds, **RESULT_FIELDS}, file)
+    for interval in (found[figure.interval] for figure in numbers if figure.interval in found):
+        if not isinstance(interval, list) or [type(value) in (int, float) for value in interval] != [True, True]:
+            raise UsageError(f"{file}: an interval is {interval!r:.100}; it must be two numbers")
     if numbers and "dataset" not in found:
         raise UsageError(f"{file}: no file of results: it lacks dataset")
     for name in ("dataset", "split"):
         _check_text(found.get(name, ""), f"{file}: {name}", LONGEST_LINE)
     if "extractor" in found:
-        _check_kinds(found, dict.fromkeys(("samples", "memorised", "floor"), object), file, needed=True)
-        _check_kinds(found["extractor"], {"id": str, "sha256": str}, file, needed=True)
-        _check_kinds(found["floor"], {"frechet_distance": NUMBER}, file, needed=True)
-        for name, value in found["extractor"].items():
-            if not re.fullmatch(r"[\w./@-]{1,200}", str(value), re.ASCII):
-                raise UsageError(f"{file}: extractor.{name} is {value!r:.100}; it must be a name, or digits of a hash")
+        _check_kinds(found, dict.fromkeys(("samples", "memorised"), object), file, needed=True)
+    for prefix in ("", "second_"):
+        if f"{prefix}extractor" in found:
+            _check_extractor(found, prefix, file)
     _check_values(found, file)
     return found
+
+
+def _check_extractor(found: dict, prefix: str, file: Path) -> None:
+    """What a card says of a classifier in whose features samples were compared."""
+    _check_kinds(found, {f"{prefix}floor": object}, file, needed=True)
+    _check_kinds(found[f"{prefix}floor"], {"frechet_distance": NUMBER}, file, needed=True)
+    told = found[f"{prefix}extractor"]
+    _check_kinds(told, {"id": str, "sha256": str}, file, needed=True)
+    for name, value in told.items():
+        if not re.fullmatch(r"[\w./@-]{1,200}", str(value), re.ASCII):
+            raise UsageError(
+                f"{file}: {prefix}extractor.{name} is {value!r:.100}; it must be a name, or digits of a hash"
+            )
 
 
 def _check_kinds(found: dict, kinds: dict, file: Path, needed: bool = False) -> None:
