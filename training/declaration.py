@@ -23,8 +23,11 @@ class Declaration:
         measures: the modules of training/measures/ that evaluating owes it. Each is asked whether it applies.
         layout: the module of training/layouts/ that knows its files.
         unit: what its data are counted in, in the singular: image, token, pair, ...
-        task: of the Hub's list of tasks, for the figures on the card.
-        pipeline_tag: of the Hub, where it has one for such models.
+        task: of the Hub's list of tasks, for the figures on the card and its pipeline tag; "other" where none fits.
+        paper: the address of the paper that describes such models.
+        class_arguments: Python that a card adds for a model that takes classes: the arguments of `pipe(...)`.
+        training_example: about ten lines of Python that train the loaded `pipe` further, where its network's input does not
+            tell how.
     """
 
     family: str
@@ -36,7 +39,9 @@ class Declaration:
     layout: str = "diffusers"
     unit: str = "image"
     task: str = "unconditional-image-generation"
-    pipeline_tag: str | None = None
+    paper: str | None = None
+    class_arguments: str = "class_labels=[0, 1]"
+    training_example: str | None = None
 
     def record(self) -> dict:
         """As run.json holds it."""
@@ -44,11 +49,14 @@ class Declaration:
 
     def of_points(self) -> "Declaration":
         """The same for points."""
-        return dataclasses.replace(self, example=self.points_example or self.example, unit="point")
+        return dataclasses.replace(self, example=self.points_example or self.example, unit="point", task="other")
 
 
 DRAW_IMAGES, DRAW_POINTS = "images = pipe(batch_size=16).images", "points = pipe(batch_size=16).samples  # (16, 2)"
-RECONSTRUCT = "again = pipe.reconstruct(images).images  # of (B, C, H, W) in [0, 1], or of PIL images"
+SOME_IMAGES = 'images = torch.rand(2, *pipe.data_spec["shape"])  # (B, C, H, W) in [0, 1], or PIL images'
+SOME_POINTS = 'points = torch.rand(2, *pipe.data_spec["shape"])  # (B, D)'
+RECONSTRUCT = f"{SOME_IMAGES}\nagain = pipe.reconstruct(images).images"
+RECONSTRUCT_POINTS = f"{SOME_POINTS}\nagain = pipe.reconstruct(points).samples"
 # of a portable folder or a saved pipeline that has no run.json: nothing is owed, and the card shows how to draw
 UNDECLARED = Declaration(family="", branch="", title="", example=DRAW_IMAGES, measures=())
 

@@ -8,7 +8,7 @@ Objectives: minimax (arXiv 1406.2661, equation 1), non_saturating (its section 3
 wasserstein with a gradient penalty on random interpolates (arXiv 1704.00028, equation 3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,9 @@ DECLARATION = Declaration(
     example=DRAW_IMAGES,
     points_example=DRAW_POINTS,
     measures=("samples", "cost", "kept_rows"),
+    paper="https://arxiv.org/abs/1406.2661",
 )
+WASSERSTEIN = replace(DECLARATION, paper="https://arxiv.org/abs/1704.00028")
 OBJECTIVES = ("minimax", "non_saturating", "wasserstein")
 DIVERSITY_SAMPLES = 500
 COLLAPSED = 0.5  # warn when samples lie less than this share as far apart as data
@@ -208,7 +210,8 @@ def inspect(pipeline: GANPipeline, source: DataSource) -> tuple[dict, list[str]]
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(GANOptions, argv, __doc__)
-    run, source, players = start(DECLARATION, ("generator", "discriminator"), options, build_players)
+    declaration = WASSERSTEIN if options.objective == "wasserstein" else DECLARATION
+    run, source, players = start(declaration, ("generator", "discriminator"), options, build_players)
     discriminator_loss, generator_loss = make_losses(options)
     # a critic's losses say little; what it estimates falls as samples come nearer to data
     curve = (

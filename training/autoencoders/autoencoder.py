@@ -32,7 +32,7 @@ from training.data.batches import batches_in_order, random_subset
 from training.data.images import DataOptions
 from training.data.source import DataSource, class_arguments
 from training.data.splits import StreamSplit
-from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, RECONSTRUCT_POINTS, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
@@ -46,6 +46,10 @@ DECLARATION = Declaration(
     example=DRAW_IMAGES,
     points_example=DRAW_POINTS,
     measures=("reconstruction", "classification", "samples", "cost", "kept_rows"),
+    paper="https://doi.org/10.1126/science.1127647",
+)
+WITHOUT_PRIOR = replace(
+    DECLARATION, example=RECONSTRUCT, points_example=RECONSTRUCT_POINTS, task="image-feature-extraction"
 )
 OBJECTIVES = ("plain", "supervised", "sliced_wasserstein", "denoising", "contractive")
 CORRUPTIONS = ("gaussian", "mask")
@@ -226,8 +230,7 @@ def picture(pipeline: AutoencoderPipeline, source: DataSource) -> bytes:
 def main(argv: list[str] | None = None) -> None:
     options = parse(AutoencoderOptions, argv, __doc__)
     draws = options.prior != "none" or options.objective == "sliced_wasserstein"
-    declaration = DECLARATION if draws else replace(DECLARATION, example=RECONSTRUCT)
-    run, source, model = start(declaration, "autoencoder", options, build_model)
+    run, source, model = start(DECLARATION if draws else WITHOUT_PRIOR, "autoencoder", options, build_model)
 
     def finished(autoencoder: AutoencoderModel) -> AutoencoderPipeline:
         if autoencoder.config.standardise:

@@ -30,6 +30,7 @@ DECLARATION = Declaration(
     title="Hierarchical variational autoencoder",
     example=DRAW_IMAGES,
     measures=("likelihood", "samples", "cost", "kept_rows"),
+    paper="https://arxiv.org/abs/1602.02282",
 )
 UNUSED = 0.1  # nats: warn when the top level's KL is below
 

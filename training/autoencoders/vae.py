@@ -29,6 +29,7 @@ DECLARATION = Declaration(
     example=DRAW_IMAGES,
     points_example=DRAW_POINTS,
     measures=("likelihood", "samples", "cost", "kept_rows"),
+    paper="https://arxiv.org/abs/1312.6114",
 )
 # what each output models, as a data spec
 SPECS = {

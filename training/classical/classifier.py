@@ -24,7 +24,7 @@ from training.components import load_component
 from training.data.batches import batches_in_order, num_rows
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
-from training.declaration import Declaration
+from training.declaration import SOME_IMAGES, Declaration
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
@@ -35,7 +35,7 @@ DECLARATION = Declaration(
     family="classifier",
     branch="classical",
     title="Classifier",
-    example="probabilities = pipe.classify(images)  # (B, C, H, W) in [0, 1], or PIL images",
+    example=f"{SOME_IMAGES}\nprobabilities = pipe.classify(images)  # (2, classes)",
     measures=("classification", "kept_rows"),
     task="image-classification",
 )

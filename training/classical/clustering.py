@@ -8,7 +8,7 @@ Both are fitted by scikit-learn. The tree needs the distance of every point from
 while it is made.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from pipelines.classical.modeling_pca import PCAModel
 from pipelines.classical.pipeline_clustering import ClusteringPipeline
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
-from training.declaration import RECONSTRUCT, Declaration
+from training.declaration import RECONSTRUCT, SOME_POINTS, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, different_rows, fit, rows_to_fit, training_rows
 from training.loops.run import start
 from training.options import UsageError, command_line, option, parse, with_default
@@ -30,9 +30,14 @@ DECLARATION = Declaration(
     branch="classical",
     title="Clustering",
     example=RECONSTRUCT,
-    points_example="clusters = pipe.assign(points)  # (B, D)",
+    points_example=f"{SOME_POINTS}\nclusters = pipe.assign(points)",
     measures=("reconstruction", "kept_rows"),
+    task="image-feature-extraction",
 )
+PAPERS = {  # of Lloyd's iterations, and of merging by the least growth of the squared distances
+    "kmeans": "https://doi.org/10.1109/TIT.1982.1056489",
+    "agglomerative": "https://doi.org/10.1080/01621459.1963.10500845",
+}
 MOST_POINTS = 20_000  # of a tree: 3.2 GB of distances, and as much again
 
 
@@ -116,7 +121,7 @@ def check(options: ClusteringOptions, source: DataSource) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(ClusteringOptions, argv, __doc__)
-    run, source, _ = start(DECLARATION, None, options, check)
+    run, source, _ = start(replace(DECLARATION, paper=PAPERS[options.method]), None, options, check)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)
 
 

@@ -22,7 +22,7 @@ from pipelines.classical.pipeline_density import DensityPipeline
 from training.data.batches import random_subset
 from training.data.images import DataOptions
 from training.data.source import DataSource, class_arguments
-from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, Declaration
+from training.declaration import DRAW_IMAGES, DRAW_POINTS, RECONSTRUCT, RECONSTRUCT_POINTS, Declaration
 from training.loops.closed_form import FitOptions, check_pca_dim, different_rows, fit, rows_to_fit, training_rows
 from training.loops.run import start
 from training.options import UsageError, command_line, option, parse, with_default
@@ -36,10 +36,17 @@ DECLARATION = Declaration(
     points_example=DRAW_POINTS,
     measures=("likelihood", "reconstruction", "samples", "cost", "kept_rows"),
 )
+PAPERS = {  # of EM, and of kernels
+    "mixture": "https://doi.org/10.1111/j.2517-6161.1977.tb01600.x",
+    "kde": "https://doi.org/10.1214/aoms/1177704472",
+}
 PCA_ALONE = replace(
     DECLARATION,
     title="Principal component analysis",
     example=RECONSTRUCT,
+    points_example=RECONSTRUCT_POINTS,
+    task="image-feature-extraction",
+    paper="https://doi.org/10.1111/1467-9868.00196",
 )
 RULES = ("scott", "silverman", "held_out")
 
@@ -163,7 +170,8 @@ def warnings(options: DensityOptions, source: DataSource) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(DensityOptions, argv, __doc__)
-    run, source, _ = start(PCA_ALONE if options.density == "none" else DECLARATION, None, options, check)
+    declared = PCA_ALONE if options.density == "none" else replace(DECLARATION, paper=PAPERS[options.density])
+    run, source, _ = start(declared, None, options, check)
     for warning in warnings(options, source):
         run.remark(warning)
     fit(run, source, lambda report: make_pipeline(source, options, report), picture)

@@ -30,8 +30,12 @@ DECLARATION = Declaration(
     branch="classical",
     title="Non-negative matrix factorisation",
     example=RECONSTRUCT,
-    points_example="wanted = pipe.recommend(ratings, k=5).names  # (D,), NaN where there is no rating",
+    points_example="""ratings = torch.full(tuple(pipe.data_spec["shape"]), torch.nan)  # (D,), NaN where there is no rating
+ratings[0] = 5
+wanted = pipe.recommend(ratings, k=5).names""",
     measures=("reconstruction", "kept_rows"),
+    task="image-feature-extraction",
+    paper="https://doi.org/10.1038/44565",
 )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.data.local import by_split, check_table, delimiter_of, files_within, lines_of
@@ -55,6 +55,8 @@ class Documents:
 
     Attributes:
         licence: of the texts, where it is known.
+        url: their page, where they are no set of the Hub.
+        language: theirs, as two letters, where it is known.
         has_test: False where the validation split has to serve as the test split too.
         report: what was found and what was left out.
     """
@@ -65,6 +67,8 @@ class Documents:
     test: list[str]
     has_test: bool = True
     licence: str | None = None
+    url: str | None = None
+    language: str | None = None
     report: Report = field(default_factory=Report)
 
 
@@ -78,11 +82,15 @@ def load_documents(options: TextOptions) -> Documents:
     if name == "python_docs":
         if options.data_dir:
             raise UsageError(f"--data_dir {options.data_dir}: python_docs is embedded, there is nothing to read")
-        return _cut("Python documentation", _python_docs(), licence="PSF License Version 2")
+        found = _cut("Python documentation", _python_docs(), licence="PSF License Version 2")
+        return replace(found, url="https://docs.python.org/3/", language="en")
     if name == "tiny_shakespeare":
         text = _shakespeare(Path(options.data_dir), options) if options.data_dir else _fetch(SHAKESPEARE)
         cut = int(0.9 * len(text))  # as everyone cuts it; there is no third part
-        return Documents("tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], False, "public domain")
+        page = "https://github.com/karpathy/char-rnn"
+        return Documents(
+            "tiny Shakespeare", [text[:cut]], [text[cut:]], [text[cut:]], False, "public domain", page, "en"
+        )
     place, report = Path(options.data_dir or name), Report()
     files = _text_files(place, options, report)
     if files:

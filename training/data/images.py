@@ -98,6 +98,7 @@ def _digits(options: DataOptions) -> DataSource:
         "scikit-learn digits",
         *splits,
         licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
+        url="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
         class_names=[str(c) for c in range(10)],
         kind="image",
         shape=x.shape[1:],

@@ -34,6 +34,8 @@ class Source:
         name: as --dataset names it.
         dataset_id: what the card names: the Hub id, or the name of an embedded set.
         licence: of the data, as the set's own page states it; None where it is not known.
+        url: the page of the data, where it is no set of the Hub.
+        language: of texts, as two letters (ISO 639-1).
         reader: the module of training/data/ that reads the set again, for evaluating.
         held_out: what figures are measured on, as a card says it.
         units_per_row: how many of the family's units (images, tokens) a row holds: what speed is counted in.
@@ -50,6 +52,8 @@ class Source:
     validation: Dataset
     test: Dataset
     licence: str | None = None
+    url: str | None = None
+    language: str | None = None
     class_names: list[str] = ()
     reader: ClassVar[str] = "images"
     held_out: str = "test images"
@@ -75,6 +79,8 @@ class Source:
             "name": self.name,
             "id": self.dataset_id,
             "licence": self.licence,
+            "url": self.url,
+            "language": self.language,
             "reader": self.reader,
             "held_out": self.held_out,
             "rows": self.rows,

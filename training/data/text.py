@@ -114,6 +114,8 @@ def load_text(options: TextOptions) -> TextSource:
         report=report,
         fingerprint=fingerprint(text.encode() for text in everything),
         licence=documents.licence,
+        url=documents.url,
+        language=documents.language,
         context_length=context,
         packing=options.packing,
         tokenizer=tokenizer,

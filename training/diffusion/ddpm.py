@@ -8,7 +8,7 @@ The loss is the squared error of the prediction (eps, x_0 or v), a mean over dim
 evenly over each batch (arXiv 2107.00630, appendix I). `--loss_weighting min_snr` is arXiv 2303.09556, equation 8.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, DPMSolverMultistepScheduler, UNet2DModel
@@ -33,6 +33,8 @@ DECLARATION = Declaration(
     example=DRAW_IMAGES,
     points_example=DRAW_POINTS,
     measures=("likelihood", "samples", "cost", "kept_rows"),
+    paper="https://arxiv.org/abs/2006.11239",
+    class_arguments="class_labels=[0, 1], guidance_scale=1.5, num_inference_steps=20",
 )
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}  # as diffusers calls them
 NETWORKS, PREDICTIONS = ("unet", "dit", "mlp"), ("epsilon", "sample", "v_prediction")
@@ -183,6 +185,44 @@ def loss_weight(snr: Tensor, prediction_type: str, weighting: str, gamma: float)
     return {"epsilon": clipped / snr, "sample": clipped, "v_prediction": clipped / (snr + 1)}[prediction_type]
 
 
+def training_example(options: DDPMOptions, source: DataSource) -> str:
+    """Python that trains a loaded pipeline's network further: what it is given, and what it is to predict."""
+    conditional, network, image = is_conditional(options, source), options.network, source.kind == "image"
+    patch, classes, shape = options.patch_size if network == "unet" else 1, len(source.class_names), source.shape
+    drawn = f"2 * torch.rand(32, {', '.join(map(str, shape))}) - 1" if image else f"torch.randn(32, {shape[0]})"
+    noisy, output = "noising.add_noise(x, noise, t)", "predicted"
+    if patch > 1:  # the network sees squares of pixels as channels
+        noisy, output = f"F.pixel_unshuffle({noisy}, {patch})", f"F.pixel_shuffle(predicted, {patch})"
+    given = ", class_labels=c" if conditional or network == "dit" else ""
+    target = {"epsilon": "noise", "sample": "x"}.get(options.prediction_type, "noising.get_velocity(x, noise, t)")
+    lines = [
+        "import torch",
+        "import torch.nn.functional as F",
+        "from diffusers import DDPMScheduler",
+        "",
+        "network, noising = pipe.denoiser.train(), DDPMScheduler.from_config(pipe.scheduler.config)",
+        "optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)",
+        f"for step in range(10):  # put your own {source.kind}s{', and their classes,' if conditional else ''} here",
+        f"    x = {drawn}{'  # pixels in [-1, 1]' if image else ''}",
+        f"    t, noise = torch.randint({options.num_train_timesteps}, (32,)), torch.randn_like(x)",
+    ]
+    if conditional:
+        lines += [
+            f"    c = torch.randint({classes}, (32,))",
+            f"    c[torch.rand(32) < {options.label_dropout:g}] = {classes}  # no class: what guidance compares with",
+        ]
+    elif network == "dit":
+        lines.append("    c = torch.zeros(32, dtype=torch.long)")
+    lines += [
+        f"    predicted = network({noisy}, t{given}, return_dict=False)[0]",
+        f"    F.mse_loss({output}, {target}).backward()",
+        "    optimizer.step()",
+        "    optimizer.zero_grad()",
+        "network.eval()",
+    ]
+    return "\n".join(lines)
+
+
 def picture(pipeline: DenoisingDiffusionPipeline, source: DataSource) -> bytes:
     """64 samples; a conditional model shows its classes column by column."""
     classes = pipeline.data_spec["num_classes"] if pipeline.config.conditional else 0
@@ -200,6 +240,7 @@ def picture(pipeline: DenoisingDiffusionPipeline, source: DataSource) -> bytes:
 def main(argv: list[str] | None = None) -> None:
     options = parse(DDPMOptions, argv, __doc__)
     run, source, model = start(DECLARATION, "denoiser", options, build_model)
+    run.declaration = replace(run.declaration, training_example=training_example(options, source))
     scheduler = build_scheduler(options)
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
     conditional = is_conditional(options, source)

@@ -50,7 +50,7 @@ probabilities = pipe.next_token("The ").probs  # the likeliest first""",
     layout="transformers",
     unit="token",
     task="text-generation",
-    pipeline_tag="text-generation",
+    paper="https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
 )
 
 

@@ -85,7 +85,8 @@ def networks(pipe) -> dict:
 
 
 def snippet(folder: Path, name: str, example: str) -> str:
-    online = f"""from diffusers import DiffusionPipeline
+    imports = "import torch\n" if "torch." in example else ""
+    online = f"""{imports}from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("{name}", trust_remote_code=True)  # a Hub id, or a folder
 {example}"""

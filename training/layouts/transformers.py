@@ -15,6 +15,11 @@ FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenize
 OPTIONAL = ("generation_config.json",)
 MOST_TOKENIZER = 40_000_000  # bytes
 
+UNKNOWN_LETTER = """
+It knows the letters of its training text. Of any other letter the tokenizer raises an error that says `Missing [UNK] token`,
+the pipeline below a `ValueError` that names the letter.
+"""
+
 
 def recognises(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "model_index.json").is_file()
@@ -84,6 +89,10 @@ def snippet(folder: Path, name: str, example: str) -> str:
 
 pipe = pipeline(model="{name}", trust_remote_code=True)
 {example}"""
+    kind = read_json(folder / "tokenizer.json", "file of a tokenizer", MOST_TOKENIZER).get("model", {})
+    unknown = (
+        UNKNOWN_LETTER if kind.get("type") == "WordLevel" and kind.get("unk_token") not in kind.get("vocab", {}) else ""
+    )
     return f"""## Load it
 
 The network and the tokenizer are transformers' own, and need no code from here:
@@ -93,8 +102,10 @@ from transformers import {model_class}, AutoTokenizer
 
 model = {model_class}.from_pretrained("{name}")  # a Hub id, or a folder
 tokenizer = AutoTokenizer.from_pretrained("{name}")
+inputs = tokenizer("The ", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True)[0]))
 ```
-
+{unknown}
 The pipeline beside them is this project's, and does more. It needs `pip install torch transformers`:
 
 {fenced(pipe, "python")}

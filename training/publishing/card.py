@@ -39,7 +39,8 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
     dataset_id = dataset.get("id")
     data = ModelCardData(
         library_name=layout.LIBRARY,
-        pipeline_tag=declaration.pipeline_tag,
+        pipeline_tag=declaration.task if declaration.task != "other" else None,
+        language=dataset.get("language"),
         license="apache-2.0",
         tags=["genus", class_name],
         datasets=[dataset_id] if dataset_id and "/" in dataset_id else None,
@@ -49,8 +50,10 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
     pictures = {file: said for measure in MEASURES for file, said in measure_named(measure).PICTURES.items()}
     parts = [
         f"# {name}\n",
+        _about(declaration, dataset),
         "![Samples](samples.png)\n" if (folder / "samples.png").is_file() else "",
-        layout.snippet(folder, name, declaration.example),
+        layout.snippet(folder, name, _example(declaration, found)),
+        _further(declaration),
         _training(run),
         _figures(found, declaration, dataset),
         *(f"{said}:\n\n![{said}]({file})\n" for file, said in pictures.items() if (folder / file).is_file()),
@@ -59,6 +62,40 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
         _weights(folder),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(part for part in parts if part)))
+
+
+def _about(declaration: Declaration, dataset: dict) -> str:
+    """What kind of model it is, and the pages of its paper and its data."""
+    if not declaration.title:
+        return ""
+    kind = f"[{plain(declaration.title)}]({declaration.paper})" if declaration.paper else plain(declaration.title)
+    data = f", trained on {_named(dataset)}" if dataset.get("id") else ""
+    return (
+        f"{kind}{data}. One of the models of Genus, which holds families of generative models behind one interface.\n"
+    )
+
+
+def _named(dataset: dict) -> str:
+    """The data, as a link where they have a page."""
+    name, url = dataset["id"], dataset.get("url")
+    if url is None and re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+        url = f"https://huggingface.co/datasets/{name}"
+    return f"[{plain(name)}]({url})" if url else plain(name)
+
+
+def _example(declaration: Declaration, found: dict) -> str:
+    """What a card shows first; of a model that takes classes also how they are given."""
+    if not found.get("num_classes") or "sample" not in found.get("calls", []):
+        return declaration.example
+    names = ("points", "samples") if declaration.unit == "point" else ("images", "images")
+    return f"{declaration.example}\n{names[0]} = pipe({declaration.class_arguments}).{names[1]}  # one of each class"
+
+
+def _further(declaration: Declaration) -> str:
+    """How to train it further, where its network's input does not tell."""
+    if declaration.training_example is None:
+        return ""
+    return f"## Train it further\n\n{fenced(declaration.training_example, 'python')}\n"
 
 
 def _describe(figure, declaration: Declaration, found: dict) -> str:
@@ -99,7 +136,7 @@ def _training(run: dict) -> str:
     if not run:
         return ""
     return (
-        f"## Training\n\n{run['step']} steps on {plain(run['dataset']['id'])} in {run['seconds'] / 60:.1f} minutes "
+        f"## Training\n\n{run['step']} steps on {_named(run['dataset'])} in {run['seconds'] / 60:.1f} minutes "
         f"({plain(run['device'])}), {run['parameters']:,} parameters:\n\n{fenced(run['command'])}\n"
     )
 

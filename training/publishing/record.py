@@ -25,7 +25,8 @@ RUN_FIELDS = {  # what a run writes, and of what kind it is
     "warnings": list, "seconds": NUMBER,
 }  # fmt: skip
 NEEDED = ("step", "dataset", "parameters", "options", "command", "device", "seconds")  # of a card
-DATASET_FIELDS = ("name", "id", "licence", "reader", "held_out")
+DATASET_FIELDS = ("name", "id", "licence", "url", "language", "reader", "held_out")
+ADDRESS = re.compile(r"https://[\w.-]+(/[\w.~%+/-]*)?", re.ASCII)  # nothing that ends a link on a page
 RESULT_FIELDS = {
     "dataset": str, "convention": str, "split": str, "extractor": dict, "floor": dict, "samples": int,
     "memorised": NUMBER, "second_extractor": dict, "second_floor": dict,
@@ -51,6 +52,10 @@ def read_run(folder: Path) -> dict:
     for name in ("family", "status", "device"):
         _check_text(run.get(name, ""), f"{file}: {name}", LONGEST_LINE)
     names = run["dataset"].get("class_names")
+    _check_address(run["dataset"].get("url"), f"{file}: dataset.url")
+    language = run["dataset"].get("language")
+    if language is not None and not re.fullmatch("[a-z]{2,3}", str(language)):
+        raise UsageError(f"{file}: dataset.language is {language!r:.100}; it must be a code like 'en'")
     run["dataset"] = {name: run["dataset"].get(name) for name in DATASET_FIELDS}
     for name, value in run["dataset"].items():
         if value is not None:
@@ -68,8 +73,9 @@ def read_run(folder: Path) -> dict:
         for name, value in run["declaration"].items():
             if isinstance(value, str) and "example" not in name:  # an example is several lines of Python
                 _check_text(value, f"{file}: declaration.{name}", LONGEST_LINE)
-            if name in ("task", "pipeline_tag") and not re.fullmatch("[a-z0-9-]*", value or ""):
+            if name == "task" and not re.fullmatch("[a-z0-9-]*", value):
                 raise UsageError(f"{file}: declaration.{name} is {value!r:.100}; it must be a name of the Hub's lists")
+        _check_address(run["declaration"]["paper"], f"{file}: declaration.paper")
     _check_values(run, file)
     return run
 
@@ -101,6 +107,11 @@ def read_results(folder: Path) -> dict:
             _check_extractor(found, prefix, file)
     _check_values(found, file)
     return found
+
+
+def _check_address(value, where: str) -> None:
+    if value is not None and not (isinstance(value, str) and len(value) <= LONGEST_LINE and ADDRESS.fullmatch(value)):
+        raise UsageError(f"{where} is {value!r:.100}; it must be an address like https://arxiv.org/abs/1312.6114")
 
 
 def _check_extractor(found: dict, prefix: str, file: Path) -> None:

@@ -29,7 +29,7 @@ INDICES = ("model_index.json", "config.json")  # that tell a load what to run
 OF_CLIENTS = (".git", ".cache/huggingface")  # folders that git and the Hub's client keep beside a model's files
 LONGEST_CARD = 1_000_000  # bytes
 # what the metadata of a card may say; other entries make the libraries fetch more
-CARD_KEYS = ("datasets", "library_name", "license", "model-index", "model_name", "pipeline_tag", "tags")
+CARD_KEYS = ("datasets", "language", "library_name", "license", "model-index", "model_name", "pipeline_tag", "tags")
 PICKLE = "may hold a pickle, which runs code when it is loaded"
 
 
