@@ -207,6 +207,12 @@ async def variable(user: str, name: str, request: Request):
     return {key: {"value": value, "updatedAt": None} for key, value in values.items()}
 
 
+@app.get("/api/spaces/{user}/{name}/variables")
+async def variables(user: str, name: str, request: Request):
+    values = repos["space", f"{user}/{name}"]["variables"]
+    return {key: {"value": value, "updatedAt": None} for key, value in values.items()}
+
+
 @app.post("/api/collections")
 async def create_collection(request: Request):
     body = await request.json()

@@ -20,14 +20,15 @@ A checkpoint is a run without code, optimizer state and local paths: what this r
 folder and `kit/`, the package that all Spaces share; the gallery holds the other Spaces' modules beside its own.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
 from training.options import LineParser, UsageError, check_repo_id, command_line
 from training.publishing.build import build, checkpoint
 from training.publishing.cache import refresh, sentence
-from training.publishing.hub import make_collection, upload
-from training.publishing.spaces import space
+from training.publishing.hub import Uploaded, make_collection, upload
+from training.publishing.spaces import models_for, space
 from training.publishing.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,8 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.model_id and not options.space:
         raise UsageError(f"--model_id {options.model_id}: goes with --space")
     if options.repo_id:
-        print(publish(options.source or options.space, options.repo_id, options.space is not None, options.model_id,
-                      options.private, options.revision))  # fmt: skip
+        done = publish(options.source or options.space, options.repo_id, options.space is not None, options.model_id,
+                       options.private, options.revision)  # fmt: skip
+        print(done.address)
         return
     if options.space:
         space(options.space, options.to)
@@ -104,8 +106,8 @@ def publish(
     model_id: str | None = None,
     private: bool = False,
     revision: str | None = None,
-) -> str:
-    """Build and upload a model, or a Space; returns its address.
+) -> Uploaded:
+    """Build and upload a model, or a Space.
 
     Raises:
         UsageError: as of `build`, `space` and `hub.upload`.
@@ -116,32 +118,40 @@ def publish(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / repo_id.split("/")[1]
         if is_space:
-            space(source, folder)
+            space(source, folder, [name.partition("@")[0] for name in model_id.split(",")] if model_id else [])
             return upload(folder, repo_id, "space", private, revision, {"MODEL_ID": model_id} if model_id else None)
         build(source, folder, repo_id)
         return upload(folder, repo_id, "model", private, revision)
 
 
 def _publish_all(options) -> None:
-    """Every checkpoint as a model, every Space with the models that are its own, and a collection."""
+    """Every checkpoint as a model; then every Space with those of them that its pages take, each at the commit that was just
+    published; then a collection of all. What is as it was is left alone."""
     from tqdm.auto import tqdm
 
     if not options.namespace:
         raise UsageError("--all: needs --namespace, the user or organisation to publish for")
-    names = sorted(record.parent.name for record in ROOT.glob("checkpoints/*/run.json"))
-    models = ",".join(f"{options.namespace}/{name}" for name in names)
-    jobs = [(ROOT / "checkpoints" / name, f"{options.namespace}/{name}", False) for name in names]
-    jobs += [
-        (app.parent, f"{options.namespace}/{app.parent.name}", True) for app in sorted(ROOT.glob("spaces/*/app.py"))
-    ]
-    for source, repo_id, is_space in (bar := tqdm(jobs, unit="repository")):
-        bar.set_description(repo_id)
-        publish(source, repo_id, is_space, models if is_space else None, options.private)
-    print(
-        make_collection(
-            options.namespace, [(repo_id, "space" if is_space else "model") for _, repo_id, is_space in jobs]
-        )
-    )
+    checkpoints = sorted(record.parent for record in ROOT.glob("checkpoints/*/run.json"))
+    apps = sorted(ROOT.glob("spaces/*/app.py"))
+    pinned: dict[Path, str] = {}
+    with tqdm(total=len(checkpoints) + len(apps), unit="repository") as bar:
+
+        def one(source: Path, models: list[Path] | None = None) -> str:
+            repo_id = f"{options.namespace}/{source.name}"
+            bar.set_description(repo_id)
+            shown = None if models is None else ",".join(pinned[model] for model in models)
+            done = publish(source, repo_id, models is not None, shown, options.private)
+            bar.write(f"{repo_id}: {'published' if done.changed else 'as it was'}", file=sys.stderr)
+            bar.update()
+            return f"{repo_id}@{done.revision}"
+
+        for checkpoint_folder in checkpoints:
+            pinned[checkpoint_folder] = one(checkpoint_folder)
+        for app in apps:
+            one(app.parent, models_for(app.parent, checkpoints))
+    items = [(f"{options.namespace}/{folder.name}", "model") for folder in checkpoints]
+    items += [(f"{options.namespace}/{app.parent.name}", "space") for app in apps]
+    print(make_collection(options.namespace, items))
 
 
 def _say_verified(source: str) -> None:

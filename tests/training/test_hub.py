@@ -197,17 +197,49 @@ def test_a_space_is_created_with_its_models(hub, publish):
     assert {"app.py", "kit/theme.py", "README.md", "requirements.txt"} < set(held["branches"]["main"][1])
 
 
-def test_everything_at_once_and_a_collection(hub, publish):
-    for _ in range(2):
-        done = publish("--all", "--namespace", "team")
-        assert done.returncode == 0, done.stderr
+def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_time_nothing(hub, publish):
+    done = publish("--all", "--namespace", "team")
+    assert done.returncode == 0, done.stderr
+    first, said = hub.ask("/_/log"), hub.ask("/_/repos")
     names = {p.parent.name for p in ROOT.glob("checkpoints/*/run.json")}
-    held = hub.ask("/_/repos")
-    assert {f"model/team/{name}" for name in names} | {"space/team/vae", "space/team/gallery"} <= set(held)
-    assert all(held[f"model/team/{name}"]["branches"]["main"][0] == 2 for name in names)  # once, though told twice
-    assert set(held["space/team/gallery"]["variables"]["MODEL_ID"].split(",")) == {f"team/{name}" for name in names}
+    apps = {p.parent.name for p in ROOT.glob("spaces/*/app.py")}
+    assert {f"model/team/{name}" for name in names} | {f"space/team/{name}" for name in apps} == {
+        name for name in said if "/team/" in name
+    }
+    commits = [line for line in first if re.search(r"POST .*/team/.*/commit/", line)]
+    kinds = ["space" if "/spaces/" in line else "model" for line in commits]
+    assert kinds == ["model"] * len(names) + ["space"] * len(apps)  # a Space loads what is there already
+    shown = {name: said[f"space/team/{name}"]["variables"]["MODEL_ID"].split(",") for name in apps}
+    for models in shown.values():
+        for model in models:
+            name, _, revision = model.partition("@")
+            assert revision == hub.ask(f"/api/models/{name}")["sha"]
+    assert {model.partition("@")[0] for model in shown["gallery"]} == {f"team/{name}" for name in names}
+    only = {name: {m.split("/")[1].split("@")[0] for m in models} for name, models in shown.items()}
+    for name, needed in NEEDED.items():  # what the record of a model says that it answers
+        answers = {
+            n for n in names if needed <= set(json.loads((ROOT / f"checkpoints/{n}/results.json").read_text())["calls"])
+        }
+        assert only[name] == answers and 0 < len(answers) < len(names)
+    assert not only["vae"] & only["density"] and len(only["density"]) < len(names)
+    readme = urllib.request.urlopen(f"{hub.url}/spaces/team/diffusion/resolve/main/README.md").read().decode()
+    assert "models:\n- team/ddpm" in readme and "sdk: gradio" in readme
     items = hub.ask("/api/collections/team/genus-1")["items"]
-    assert len(items) == len(names) + len(list(ROOT.glob("spaces/*/app.py")))
+    assert len(items) == len(names) + len(apps)
+    done = publish("--all", "--namespace", "team")
+    assert done.returncode == 0 and "published" not in done.stderr and done.stderr.count("as it was") == len(items)
+    changes = [
+        line for line in hub.ask("/_/log") if re.match(r"(POST|PUT|DELETE) .*(/commit/|/variables|/items)|PUT /lfs/", line)
+    ]
+    assert not changes and hub.ask("/_/repos") == said
+
+
+NEEDED = {  # calls that a model of the page answers, and no other
+    "diffusion": {"noise", "predict"},
+    "adversarial": {"discriminate"},
+    "language-model": {"next_token"},
+    "vae": {"elbo_terms", "reconstruct", "log_prob"},
+}
 
 
 FAULTS = [

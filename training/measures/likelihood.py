@@ -100,7 +100,8 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         said.append("given the class")
     if pipe.likelihood == "bound" and options.importance_samples:
         found |= importance_weighted(pipe, source, options.importance_samples, mean, error, generator)
-    return {**found, "convention": "; ".join(said) + "; standard error over images"}, {}
+    said.append(f"standard error over {'images' if spec['kind'] == 'image' else 'points'}")
+    return {**found, "convention": "; ".join(said)}, {}
 
 
 def bits_per_dim(nats: float, shape) -> float:

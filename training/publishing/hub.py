@@ -4,9 +4,25 @@ Everything of one upload is one commit: it is there whole or not at all. What is
 is the Hub client's own (`hf auth login`, or HF_TOKEN); no message repeats it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.options import UsageError
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What an upload came to.
+
+    Attributes:
+        address: of the repository.
+        revision: the commit that the repository is at.
+        changed: False where nothing of it was otherwise before.
+    """
+
+    address: str
+    revision: str
+    changed: bool
 
 
 def upload(
@@ -16,13 +32,13 @@ def upload(
     private: bool = False,
     revision: str | None = None,
     variables: dict[str, str] | None = None,
-) -> str:
-    """Make the repository what `folder` is, in one commit; create it where it is not there. Returns its address.
+) -> Uploaded:
+    """Make the repository what `folder` is, in one commit; create it where it is not there.
 
     Args:
         private: whether a new repository is; one that is there stays as it is.
         revision: the branch, created where it is not there; main by default.
-        variables: of a Space.
+        variables: of a Space; only those that are otherwise are set, since each change starts the Space anew.
 
     Raises:
         UsageError: no token, no right to write, or the Hub fails; the message says how far it came.
@@ -43,7 +59,9 @@ def upload(
             repo_id, repo_type=repo_type, private=private, exist_ok=True,
             space_sdk="gradio" if repo_type == "space" else None,
         )  # fmt: skip
-        for key, value in (variables or {}).items():
+        held = {} if new or not variables else api.get_space_variables(repo_id)
+        otherwise = {k: v for k, v in (variables or {}).items() if k not in held or held[k].value != v}
+        for key, value in otherwise.items():
             api.add_space_variable(repo_id, key, value)
         if revision:
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
@@ -52,7 +70,7 @@ def upload(
     again = "give the same command again to complete it"
     before = _head(api, repo_id, repo_type, revision)
     try:
-        api.upload_folder(
+        commit = api.upload_folder(
             repo_id=repo_id, repo_type=repo_type, folder_path=folder, revision=revision,
             commit_message="Published by Genus",
             delete_patterns="*",  # code under older names would be left behind
@@ -63,7 +81,8 @@ def upload(
             raise UsageError(f"{said}; whether it was committed cannot be told; {again}") from None
         if now == before:
             raise UsageError(f"{said}; nothing was committed, {left}; {again}") from None
-    return str(address)
+        return Uploaded(str(address), now, True)
+    return Uploaded(str(address), commit.oid, commit.oid != before or bool(otherwise))
 
 
 def _head(api, repo_id: str, repo_type: str, revision: str | None) -> str | None:
@@ -75,15 +94,21 @@ def _head(api, repo_id: str, repo_type: str, revision: str | None) -> str | None
 
 
 def make_collection(namespace: str, items: list[tuple[str, str]]) -> str:
-    """A collection of (repository, type) in the namespace; those that are in it stay. Returns its address."""
+    """A collection of (repository, type) in the namespace; those that are in it stay. Returns its address.
+
+    Raises:
+        UsageError: the Hub does not make it.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
 
     def make():
         collection = api.create_collection("Genus", namespace=namespace, exists_ok=True)
+        there = {(item.item_type, item.item_id) for item in api.get_collection(collection.slug).items}
         for item, kind in items:
-            api.add_collection_item(collection.slug, item, kind, exists_ok=True)
+            if (kind, item) not in there:
+                api.add_collection_item(collection.slug, item, kind, exists_ok=True)
         return collection.url
 
     return ask_hub(make, f"--namespace {namespace}: the collection cannot be made")

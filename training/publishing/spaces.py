@@ -4,8 +4,14 @@ A Space is its own folder and `kit/`, the package that all Spaces share. The gal
 beside its own, and of each checkpoint the record, the figures and the pictures.
 """
 
+import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from training.figures import all_tables
@@ -16,8 +22,11 @@ from training.publishing.record import copy_record
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def space(source: Path, to: Path) -> None:
+def space(source: Path, to: Path, models: Sequence[str] = ()) -> None:
     """Write the folder of a Space that runs by itself: its own files, and those that all Spaces share.
+
+    Args:
+        models: Hub ids of the models that it shows, which its README then names.
 
     Raises:
         UsageError: `source` is no Space, or `to` holds something else.
@@ -32,6 +41,8 @@ def space(source: Path, to: Path) -> None:
                 shutil.copyfile(file, place / file.name)
         if source.name == "gallery":
             _add_pages(folder)
+        if models:
+            _name_models(folder / "README.md", models)
 
 
 def _add_pages(folder: Path) -> None:
@@ -55,6 +66,63 @@ def _add_pages(folder: Path) -> None:
         place = folder / "records" / record.parent.name
         place.mkdir()
         copy_record(record.parent, place)
+
+
+def _name_models(readme: Path, models: Sequence[str]) -> None:
+    """Let the metadata of a Space's README name its models: the Hub then links the two."""
+    from huggingface_hub import SpaceCard
+
+    card = SpaceCard.load(readme)
+    card.data.models = list(models)
+    card.save(readme)
+
+
+def models_for(source: Path, checkpoints: Sequence[Path]) -> list[Path]:
+    """Those of the checkpoints that a Space's pages take, in the order in which they show them; of the gallery all.
+
+    The Space is asked itself, in a process of its own: its modules say what they need of a model (`kit.models.Models`), and
+    what a model answers stands in its record.
+
+    Raises:
+        UsageError: the Space cannot be asked.
+    """
+    if source.name == "gallery":
+        return list(checkpoints)
+    modules = [file.stem for file in space_files(source) if file.suffix == ".py" and _makes_models(file)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / source.name
+        space(source, folder)
+        given = {"MODEL_ID": ",".join(map(str, checkpoints)), "PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, *modules],
+            cwd=folder,
+            env={**os.environ, **given},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise UsageError(f"--space {source}: cannot be asked for its models ({why[0]})")
+    by_name = {folder.name: folder for folder in checkpoints}
+    return [by_name[name] for name in json.loads(done.stdout.splitlines()[-1])]
+
+
+ASK = """
+import importlib, json, sys
+from kit.models import Models
+found = {}
+for module in map(importlib.import_module, sys.argv[1:]):
+    for models in vars(module).values():
+        if isinstance(models, Models):
+            found |= dict.fromkeys(models)
+print(json.dumps(list(found)))
+"""
+
+
+def _makes_models(file: Path) -> bool:
+    """Whether a module makes `Models` at its top level."""
+    calls = (n.value for n in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(n, ast.Assign))
+    return any(isinstance(call, ast.Call) and ast.unparse(call.func) == "Models" for call in calls)
 
 
 def space_files(folder: Path) -> list[Path]:
