@@ -80,7 +80,7 @@ def test_data_walks_one_way():
 # From left to right: a room imports from itself and from those before it. Figures stand before publishing, whose cards
 # and galleries show them, and find the measures that declare them by name.
 ROOMS = (
-    ("options", "files", "declaration"),
+    ("options", "files", "declaration", "watching"),
     ("averages", "folders", "components"),
     ("data",),
     ("pictures",),

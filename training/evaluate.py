@@ -4,12 +4,15 @@
     python -m training.evaluate user/vae-mnist                              # or a repository on the Hub
     python -m training.evaluate checkpoints/vae-mnist --only kept_rows      # one measure; the others stay as they are
 
+Started as several processes, the first measures and the others end: the figures are those of one.
+
 Which measures a model owes stands in its declaration; each module of training/measures/ says what its figures mean, and
 whether they apply. All figures are of the test split.
 """
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from training.layouts.choice import declaration_in, layout_of
 from training.options import LineParser, UsageError, command_line
 from training.publishing.loading import load, model_folder, record_of
 from training.publishing.record import read_results
+from training.watching import watched
 
 FEW_ROWS = 30  # to measure on
 
@@ -54,7 +58,9 @@ def evaluate(options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
         "parameters": sum(p.numel() for part in layout.networks(pipe).values() for p in part.parameters()),
     }
     pictures: dict[str, bytes] = {}
-    for name in options.only or owed:
+    names = options.only or owed
+    for name in (bar := watched(names, "measuring", len(names), "measure")):
+        bar.set_description(f"measuring {name}")
         measure = measure_named(name)
         if measure.applies(pipe, source):
             found, drawn = measure.measure(pipe, source, options)
@@ -115,7 +121,7 @@ def machine(device: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = LineParser(prog="python -m training.evaluate", description=__doc__.split("\n")[0])
+    parser = LineParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument(
         "source", help="the model to measure: a finished run, a checkpoint, a portable folder or a Hub id"
     )
@@ -138,6 +144,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in MEASURES:
         measure_named(name).arguments(parser)
     options = parser.parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first measures, so that the figures are those of one
     options.trust = options.trust_remote_code == "true"
     unrecorded = {"options": {}, "dataset": {"name": None}}
     options.run = record_of(options.source) or unrecorded

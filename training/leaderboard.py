@@ -40,7 +40,7 @@ def with_tables(text: str, content: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = LineParser(prog="python -m training.leaderboard", description=__doc__.split("\n")[0])
+    parser = LineParser(prog="python -m training.leaderboard", description=__doc__)
     parser.add_argument(
         "--check",
         action="store_true",

@@ -1,7 +1,7 @@
 """Options of every command: one dataclass, read from the command line and from a YAML file, checked in one place.
 
 A field may carry bounds in its metadata: `least`, `most` (inclusive), `above` and `below` (exclusive), `choices`. `option(...)`
-makes one.
+makes one. `--help` shows each field in a group: its own `group`, or the `GROUP` of the class that brings it in.
 A YAML file may come from anywhere: it is bounded, and holds options as single values or flat lists of them, nothing else.
 Bad input is a `UsageError`: `command_line` prints it as one line and ends with exit code 2.
 """
@@ -22,7 +22,8 @@ from pathlib import Path
 import yaml
 
 BOUNDS = ("least", "most", "above", "below", "choices")
-OWN = (*BOUNDS, "may_change_on_resume")  # what argparse does not know
+OWN = (*BOUNDS, "may_change_on_resume", "group")  # what argparse does not know
+GROUP = "model"  # of options whose class names none: a recipe's own
 MOST_YAML, MOST_VALUE = 50_000, 4_096  # bytes of a file of options, characters of one value; a path is no longer
 MOST_INTEGER = 2**63 - 1  # tensors hold no larger ones
 MOST_MESSAGE = 1_000  # characters; of what is longer, the middle is left out
@@ -56,11 +57,27 @@ class Stopped(Exception):
         self.code = code
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and each option once: argparse would also name its other spelling."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.option_strings[0] == "-h":
+            return super()._format_action_invocation(action)
+        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}".rstrip()
+
+
 class LineParser(argparse.ArgumentParser):
     """A parser whose errors are one line; argparse would print the whole usage before them."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            if isinstance(value, Path):  # the shell leaves --to=~/x as it is
+                setattr(found, name, Path(at_home(str(value))))
+        return found
 
     def error(self, message: str):
         # argparse names the option with its spellings: "argument --batch_size/--batch-size: invalid ..."
@@ -76,13 +93,15 @@ def option(
     below=None,
     choices: tuple[str, ...] = (),
     may_change_on_resume: bool = False,
+    group: str | None = None,
 ):
     """A dataclass field with a help text and bounds; a tuple is the default of a list, whose bounds are of each number.
 
     `may_change_on_resume`: it may differ between a run and its continuation, since it does not change the weights.
+    `group`: under which --help shows it, where that is not the group of its class.
     """
     metadata = {"help": help, "least": least, "most": most, "above": above, "below": below, "choices": choices}
-    metadata["may_change_on_resume"] = may_change_on_resume
+    metadata |= {"may_change_on_resume": may_change_on_resume, "group": group}
     if isinstance(default, tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -103,35 +122,89 @@ def parse(options_class: type, argv: Sequence[str] | None = None, description: s
     """
     from transformers import HfArgumentParser  # here, since importing it takes a second
 
+    groups: dict[str, argparse._ArgumentGroup] = {}
+
     class Parser(HfArgumentParser):
         error = LineParser.error
 
         @staticmethod
         def _parse_dataclass_field(parser, field):  # hands all metadata to argparse, which knows no bounds
+            group = group_of(options_class, field)
+            if not groups:  # a recipe's own options first, those of every run last
+                names = dict.fromkeys(group_of(options_class, one) for one in dataclasses.fields(options_class))
+                groups.update((name, parser.add_argument_group(f"{name} options")) for name in reversed(names))
             field = copy.copy(field)
-            field.metadata = {k: v for k, v in field.metadata.items() if k not in OWN}
-            HfArgumentParser._parse_dataclass_field(parser, field)
+            said = {"help": help_of(field), **metavar_of(field)}
+            field.metadata = {k: v for k, v in field.metadata.items() if k not in OWN} | said
+            HfArgumentParser._parse_dataclass_field(groups[group], field)
 
     argv = list(sys.argv[1:] if argv is None else argv)
     for before, word in zip(["", *argv], argv, strict=False):
         if len(word) > MOST_VALUE:
             named = word[:40].partition("=")[0] if word.startswith("--") else before
             raise UsageError(f"{named}: a value of {len(word)} characters; it must have at most {MOST_VALUE}")
-    parser = Parser(options_class, allow_abbrev=False, description=description)
+    parser = Parser(options_class, allow_abbrev=False, description=description, formatter_class=HelpFormatter)
+    if usage := parser.prog:
+        parser.usage = f"{usage} [--config FILE] [--option value ...]"
     parser.add_argument("--config", help="a YAML file of options, which the command line overrides")
+    kinds = typing.get_type_hints(options_class)
     names = {f.name for f in dataclasses.fields(options_class)}
+    texts = {name for name in names if str in typing.get_args(kinds[name]) or kinds[name] is str}
     # a YAML value goes through the very conversions of the command line, by being put in front of it
-    line = [*_from_yaml(argv, names), *argv]
+    line = [*_from_yaml(argv, names, texts), *argv]
     parsed, rest = parser.parse_known_args(line)
     if rest:
         unknown = rest[0].split("=")[0]
         raise UsageError(f"{unknown} is not an option{_close(unknown.lstrip('-'), names, '--')}")
-    options = options_class(**{k: v for k, v in vars(parsed).items() if k in names})
+    given = {k: v for k, v in vars(parsed).items() if k in names}
+    options = options_class(**{k: at_home(v) if isinstance(v, str) else v for k, v in given.items()})
     check(options)
     return options
 
 
-def _from_yaml(argv: list[str], names: set[str]) -> list[str]:
+def at_home(path: str) -> str:
+    """A path that begins with ~/ below the user's home; a shell writes it out, a file of options does not."""
+    return os.path.expanduser(path) if path.startswith("~/") else path
+
+
+def group_of(options_class: type, field: dataclasses.Field) -> str:
+    """Under which title --help shows a field: its own group, or that of the class that first has it."""
+    if field.metadata.get("group"):
+        return field.metadata["group"]
+    having = [kind for kind in options_class.__mro__ if field.name in getattr(kind, "__dataclass_fields__", {})]
+    return vars(having[-1]).get("GROUP", GROUP)
+
+
+def help_of(field: dataclasses.Field) -> str:
+    """What --help says of a field: its meaning, its choices or bounds, and its default."""
+    bounds, text = field.metadata, field.metadata.get("help", "")
+    said = [f"at least {bounds['least']}"] if bounds.get("least") is not None else []
+    said += [f"above {bounds['above']}"] if bounds.get("above") is not None else []
+    said += [f"at most {bounds['most']}"] if bounds.get("most") is not None else []
+    said += [f"below {bounds['below']}"] if bounds.get("below") is not None else []
+    default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+    if default is not None:
+        words = [str(one).lower() if isinstance(one, bool) else str(one) for one in _listed(default)]
+        said.append(f"default: {' '.join(words)}")
+    return f"{text} ({'; '.join(said)})".replace("%", "%%") if said else text.replace("%", "%%")
+
+
+def _listed(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def metavar_of(field: dataclasses.Field) -> dict[str, str]:
+    """What --help shows in the place of a field's value: the choices, or what kind of value it is."""
+    if field.metadata.get("choices"):
+        return {"metavar": "{" + ",".join(field.metadata["choices"]) + "}"}
+    if field.type is bool and field.default is True:  # transformers adds --no_..., which takes no value
+        return {}
+    kinds = [*typing.get_args(field.type), field.type]
+    words = {bool: "{true,false}", int: "N", float: "X", str: "TEXT"}
+    return {"metavar": next((words[kind] for kind in kinds if kind in words), "VALUE")}
+
+
+def _from_yaml(argv: list[str], names: set[str], texts: set[str]) -> list[str]:
     file = None
     for i, word in enumerate(argv):
         if word == "--config" and i + 1 < len(argv):
@@ -142,7 +215,7 @@ def _from_yaml(argv: list[str], names: set[str]) -> list[str]:
         return []
     line = []
     try:
-        for key, values in _yaml_options(_read_yaml(Path(file))):
+        for key, values in _yaml_options(_read_yaml(Path(at_home(file))), texts):
             if key not in names:
                 raise ValueError(f"{key} is not an option{_close(key, names, '')}")
             if values is None or isinstance(values, str):
@@ -178,8 +251,10 @@ _YAML_NAMES = {
 }
 
 
-def _yaml_options(text: str) -> Iterator[tuple[str, str | list[str] | None]]:
+def _yaml_options(text: str, texts: set[str]) -> Iterator[tuple[str, str | list[str] | None]]:
     """What a YAML file maps options to: (option, its value or the values of its list), as a command line says them.
+
+    Values of the options in `texts` stay as they are written: `no` is a word there, and false elsewhere.
 
     Read event by event, and no further than what is refused: aliases can multiply a file's size, deep nesting the time
     it takes, and tags make objects.
@@ -216,11 +291,11 @@ def _yaml_options(text: str) -> Iterator[tuple[str, str | list[str] | None]]:
         flat = "a value must be a single one, or a flat list of such"
         found = event(yaml.ScalarEvent, yaml.SequenceStartEvent, what=flat)
         if isinstance(found, yaml.ScalarEvent):
-            yield key, _yaml_value(loader, found)
+            yield key, _yaml_value(loader, found, key in texts)
             continue
         values = []
         while isinstance(found := event(yaml.ScalarEvent, yaml.SequenceEndEvent, what=flat), yaml.ScalarEvent):
-            values.append(_yaml_value(loader, found))
+            values.append(_yaml_value(loader, found, key in texts))
         if any(value is None or value.startswith("--") for value in values):
             raise ValueError(f"{key} holds nothing, or an option, where a value must stand")
         yield key, values
@@ -228,7 +303,7 @@ def _yaml_options(text: str) -> Iterator[tuple[str, str | list[str] | None]]:
     event(yaml.StreamEndEvent, what=one_mapping)
 
 
-def _yaml_value(loader: yaml.SafeLoader, found: yaml.ScalarEvent) -> str | None:
+def _yaml_value(loader: yaml.SafeLoader, found: yaml.ScalarEvent, is_text: bool) -> str | None:
     """A value as a command line says it: numbers and words for true and false are read, dates and all else stay text."""
     where = f"line {found.start_mark.line + 1}"
     if len(found.value) > MOST_VALUE:
@@ -236,7 +311,7 @@ def _yaml_value(loader: yaml.SafeLoader, found: yaml.ScalarEvent) -> str | None:
     kind = loader.resolve(yaml.ScalarNode, found.value, found.implicit).rpartition(":")[2]
     if kind == "null":
         return None
-    if kind not in ("bool", "int", "float"):
+    if is_text or kind not in ("bool", "int", "float"):
         return found.value
     node = yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", found.value)
     try:
@@ -270,7 +345,7 @@ def _check_one(name: str, value, kind, bounds) -> None:
     if not fits:
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
         raise UsageError(f"--{name} is {value!r}; it must be {' or '.join(words.get(k, str(k)) for k in allowed)}")
-    if bounds.get("choices") and value not in bounds["choices"]:
+    if bounds.get("choices") and value is not None and value not in bounds["choices"]:
         raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(bounds['choices'])}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
@@ -302,6 +377,12 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def check_repo_id(repo_id: str, option_name: str = "--repo_id") -> None:
-    """Raise a `UsageError` if it is no id of the Hub."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    """Raise a `UsageError` if it is no id of the Hub, or one that the Hub would refuse."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # takes half a second
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id, re.ASCII):
         raise UsageError(f"{option_name} {repo_id}: must be a Hub id like user/vae-mnist")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UsageError(f"{option_name} {repo_id}: is no name that the Hub takes ({in_one_line(error)})") from None

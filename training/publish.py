@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = LineParser(prog="python -m training.publish", description=__doc__.split("\n")[0])
+    parser = LineParser(prog="python -m training.publish", description=__doc__)
     parser.add_argument(
         "source", type=Path, nargs="?", help="the model to publish: a finished run, a checkpoint or a saved pipeline"
     )

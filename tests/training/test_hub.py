@@ -229,7 +229,9 @@ def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_ti
     done = publish("--all", "--namespace", "team")
     assert done.returncode == 0 and "published" not in done.stderr and done.stderr.count("as it was") == len(items)
     changes = [
-        line for line in hub.ask("/_/log") if re.match(r"(POST|PUT|DELETE) .*(/commit/|/variables|/items)|PUT /lfs/", line)
+        line
+        for line in hub.ask("/_/log")
+        if re.match(r"(POST|PUT|DELETE) .*(/commit/|/variables|/items)|PUT /lfs/", line)
     ]
     assert not changes and hub.ask("/_/repos") == said
 

@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from training.loops.run_options import CommonOptions
-from training.options import UsageError, check, option, parse, with_default
+from training.autoencoders.vae import VAEOptions
+from training.loops.run_options import CommonOptions, RunOptions
+from training.options import LineParser, UsageError, check, option, parse, with_default
 
 
 @dataclass
@@ -191,3 +193,67 @@ def test_committed_configs_are_valid(config):
                 with contextlib.suppress(UsageError):
                     taken.append(parse(kind, ["--config", str(config)]))
     assert [options.output_dir for options in taken] == [f"runs/{config.stem}"]
+
+
+def test_words_of_a_file_stay_as_they_are_written_where_the_option_is_text(tmp_path):
+    config = file(tmp_path, "name: no\nfast: no\nkind: plain\n")
+    assert parse(Options, ["--config", config]) == Options(name="no", fast=False)
+    for word in ("yes", "1e3", "010", "2026-01-02", "on"):
+        assert parse(Options, ["--config", file(tmp_path, f"name: {word}\n")]).name == word
+
+
+def test_the_home_is_written_out_in_files_and_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = file(tmp_path, "name: ~/runs\n")
+    assert parse(Options, ["--config", config]).name == f"{tmp_path}/runs"
+    assert parse(Options, ["--config=~/options.yaml", "--name=~/other"]).name == f"{tmp_path}/other"
+    assert parse(Options, ["--name", "~"]).name == "~" and parse(Options, ["--name", "a~/b"]).name == "a~/b"
+    parser = LineParser()
+    parser.add_argument("--to", type=Path)
+    assert parser.parse_args(["--to=~/x"]).to == tmp_path / "x"
+
+
+def test_help_keeps_the_lines_groups_the_options_and_shows_choices_bounds_and_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    description = "Train.\n\n    python -m one\n    python -m two"
+    with pytest.raises(SystemExit):
+        parse(VAEOptions, ["--help"], description)
+    said = capsys.readouterr().out
+    assert description in said
+    titles = [f"{name} options:" for name in ("model", "data", "training", "logging", "run")]
+    assert [line for line in said.splitlines() if line in titles] == titles
+    parts = {
+        title: part
+        for title, part in zip(titles, re.split("^(?:" + "|".join(titles) + ")$", said, flags=re.M)[1:], strict=True)
+    }
+    for group, name in (("model", "latent_dim"), ("data", "dataset"), ("training", "batch_size"), ("run", "seed")):
+        assert re.search(rf"^  --{name}\b", parts[f"{group} options:"], re.M), name
+    assert "--mixed_precision {no,bf16,fp16}" in said and "--mixed-precision" not in said
+    assert re.search(r"--dropout X +dropout .*\(at least 0.0; at most 0.9; default: 0.0\)", said)
+    assert re.search(r"--learning_rate X .*above 0.0; default: 0.001", said)
+
+
+@pytest.mark.parametrize(
+    "name", ["user/a--b", "user/a..b", "user/-x", "user/x.git", "user/имя", "user/" + "x" * 120, "x"]
+)
+def test_names_that_the_hub_refuses_are_refused_before_anything_is_done(name):
+    with pytest.raises(UsageError, match="^--push_to_hub user/|^--push_to_hub x: must be a Hub id"):
+        CommonOptions(push_to_hub=name)
+    CommonOptions(push_to_hub="user/a-b_c.d")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "given", "used", "from_launcher"),
+    [(None, None, "no", ""), ("bf16", None, "bf16", "bf16"), ("bf16", "no", "no", ""), ("no", "bf16", "bf16", "")],
+)
+def test_the_precision_is_what_the_launcher_is_configured_to_unless_an_option_says_otherwise(
+    launcher, given, used, from_launcher, monkeypatch
+):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    options = RunOptions(mixed_precision=given)
+    assert (options.mixed_precision, options.precision_of_launcher) == (used, from_launcher)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(UsageError, match="--mixed_precision is 'fp8'; it must be one of no, bf16, fp16"):
+        check(RunOptions())

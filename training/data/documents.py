@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from training.data.local import by_split, check_table, delimiter_of, files_within, lines_of
 from training.data.report import Report
@@ -20,6 +21,8 @@ SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/t
 @dataclass
 class TextOptions:
     """What to read, and how."""
+
+    GROUP: ClassVar[str] = "data"
 
     dataset: str = option(
         "python_docs", "python_docs, tiny_shakespeare, a Hub id, or a local text file or folder of text"

@@ -7,6 +7,7 @@ the way; with --streaming true nothing is stored. A set may come from anywhere: 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ KEPT_ROWS = 200  # of a test split, by which any machine can measure a checkpoin
 @dataclass
 class DataOptions:
     """What to train on."""
+
+    GROUP: ClassVar[str] = "data"
 
     dataset: str = option(
         "digits",

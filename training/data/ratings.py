@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ ROLES = {  # what columns are called, in letters alone
 @dataclass
 class RatingOptions:
     """Ratings in the place of --dataset."""
+
+    GROUP: ClassVar[str] = "data"
 
     ratings: str | None = option(None, "CSV file of ratings, instead of --dataset")
     user_column: str | None = option(None, "column that says who rates, of a file with one rating a line")

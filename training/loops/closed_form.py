@@ -10,6 +10,7 @@ the fit has come to its end: one that fails or is killed leaves nothing behind, 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -29,6 +30,8 @@ ROWS_AT_ONCE = 1_000
 @dataclass
 class FitOptions(CommonOptions):
     """How to fit; the options of such a recipe begin with these and with `DataOptions`."""
+
+    GROUP: ClassVar[str] = "training"
 
     max_samples: int | None = option(None, "number of training rows to fit to, the first ones; all by default", least=2)
 

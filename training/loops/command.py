@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 
-def command_line_of_this_run(resume: bool = False) -> str:
-    """The command that started this process, as a person would type it."""
+def command_line_of_this_run(precision: str = "") -> str:
+    """The command that started this process, as a person would type it; with the precision, where a launcher chose it."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     start = f"python -m {spec.name}" if spec else f"python {Path(sys.argv[0]).name}"
@@ -18,8 +18,8 @@ def command_line_of_this_run(resume: bool = False) -> str:
         cpu = "" if torch.cuda.is_available() else "ACCELERATE_USE_CPU=true "
         start = start.replace("python", f"{cpu}torchrun --nproc_per_node {processes}", 1)
     words = [w for i, w in enumerate(sys.argv[1:], 1) if not _about_resuming(i)]
-    if resume:
-        words += ["--resume", "true"]
+    if precision:
+        words += ["--mixed_precision", precision]
     return " ".join([start, *map(shlex.quote, words)])
 
 

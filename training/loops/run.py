@@ -57,6 +57,7 @@ from training.loops.run_options import CommonOptions, RunOptions
 from training.loops.tracker import Tracker
 from training.options import Stopped, UsageError
 
+INDICES = ("model_index.json", "config.json")  # that say what a finished pipeline consists of
 SECONDS_TO_SETTLE = 0.5  # between the last barrier of several processes and the end of their group
 
 
@@ -93,6 +94,12 @@ class Run:
         self.is_main = self.accelerator.is_main_process
         self.record = {}
         self.remarks: list[str] = []  # warnings before there is a record
+        launcher = os.environ.get(
+            "ACCELERATE_MIXED_PRECISION", "no"
+        )  # which is also what it says where it was told nothing
+        if by_steps and launcher not in ("no", options.mixed_precision):
+            chosen = f"--mixed_precision {options.mixed_precision}"
+            self.remark(f"{chosen} is used, though accelerate launch is configured to {launcher}")
         self.accelerator.wait_for_everyone()  # all have looked at the folder before one writes into it
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         torch.manual_seed(derive_seed(options.seed, -1))  # the initial weights, the same on every process
@@ -103,7 +110,7 @@ class Run:
         """Remove what a run wrote; files that are not a run's stay."""
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         # the record goes last
-        for name in (LOG, "samples.png", "curve.png", "model_index.json", "config.json", RECORD):
+        for name in (LOG, "samples.png", "curve.png", *INDICES, RECORD):
             (self.folder / name).unlink(missing_ok=True)
 
     # beginning and end
@@ -130,7 +137,7 @@ class Run:
             "model": model_config,
             "parameters": parameters,
             "options": dataclasses.asdict(options),
-            "command": command_line_of_this_run(),
+            "command": command_line_of_this_run(precision=getattr(options, "precision_of_launcher", "")),
             "processes": self.world,
             "device": device_name(self.accelerator.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -180,7 +187,9 @@ class Run:
         try:
             pipeline.save_pretrained(temporary)
             self.record["exported"] = exported(temporary)
-            for part in temporary.iterdir():
+            for index in INDICES:  # until the new one is there the folder is that of an unfinished run, never a mixture
+                (self.folder / index).unlink(missing_ok=True)
+            for part in sorted(temporary.iterdir(), key=lambda part: part.name in INDICES):
                 if (self.folder / part.name).is_dir():
                     shutil.rmtree(self.folder / part.name)
                 os.replace(part, self.folder / part.name)
@@ -307,7 +316,7 @@ class Run:
             self._write_record(status="stopped")
         self.close()
         code = 128 + (self.stop_signal or signal.SIGINT)
-        raise Stopped(f"stopped and saved at step {step}; to go on: {command_line_of_this_run(resume=True)}", code)
+        raise Stopped(f"stopped and saved at step {step}; to go on: {self.record['command']} --resume true", code)
 
     def _note_signal(self, number, frame) -> None:
         self.stop_signal = number

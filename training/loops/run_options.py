@@ -1,6 +1,8 @@
 """The options of every run: the recipes' dataclasses begin with one of these."""
 
 import dataclasses
+import os
+from typing import ClassVar
 
 from training.options import check_repo_id, option
 
@@ -8,6 +10,8 @@ from training.options import check_repo_id, option
 @dataclasses.dataclass
 class CommonOptions:
     """What every run is told, trained by steps or fitted at once."""
+
+    GROUP: ClassVar[str] = "run"
 
     output_dir: str = option("runs/run", "folder that this run writes into", may_change_on_resume=True)
     resume: bool = option(False, "go on with the run in --output_dir", may_change_on_resume=True)
@@ -20,6 +24,7 @@ class CommonOptions:
         "also send the figures to this experiment tracker",
         choices=("none", "tensorboard", "trackio", "wandb"),
         may_change_on_resume=True,
+        group="logging",
     )
     push_to_hub: str | None = option(
         None, "publish the finished run to this repository of the Hub, like user/name", may_change_on_resume=True
@@ -32,7 +37,12 @@ class CommonOptions:
 
 @dataclasses.dataclass
 class RunOptions(CommonOptions):
-    """How to train by steps; the options of such a recipe begin with these and with `DataOptions`."""
+    """How to train by steps; the options of such a recipe begin with these and with `DataOptions`.
+
+    `precision_of_launcher` is not empty where the precision is what `accelerate launch` was configured to.
+    """
+
+    GROUP: ClassVar[str] = "training"
 
     init_from: str | None = option(None, "start from the weights of this run, checkpoint or Hub repository")
     max_steps: int = option(1_000, "number of optimizer steps to train for", least=1)
@@ -52,17 +62,25 @@ class RunOptions(CommonOptions):
         least=0.0,
         most=1.0,
     )
-    mixed_precision: str = option("no", "number format in which the networks compute", choices=("no", "bf16", "fp16"))
+    mixed_precision: str | None = option(
+        None,
+        "number format in which the networks compute; by default what accelerate launch is configured to, or no",
+        choices=("no", "bf16", "fp16"),
+    )
     dataloader_workers: int = option(
         0,
         "number of processes that decode images, for data sets larger than memory",
         least=0,
         may_change_on_resume=True,
     )
-    log_every: int = option(50, "steps between two lines of the log", least=1, may_change_on_resume=True)
-    eval_every: int = option(500, "steps between two validations of the averaged weights", least=1)
+    log_every: int = option(
+        50, "steps between two lines of the log", least=1, may_change_on_resume=True, group="logging"
+    )
+    eval_every: int = option(500, "steps between two validations of the averaged weights", least=1, group="logging")
     save_every: int = option(500, "steps between two checkpoints of the run", least=1, may_change_on_resume=True)
-    sample_every: int = option(500, "steps between two pictures of samples", least=1, may_change_on_resume=True)
+    sample_every: int = option(
+        500, "steps between two pictures of samples", least=1, may_change_on_resume=True, group="logging"
+    )
     keep_checkpoints: int = option(
         2, "number of checkpoints that are kept, beside the best one", least=1, may_change_on_resume=True
     )
@@ -72,3 +90,10 @@ class RunOptions(CommonOptions):
         choices=("best", "last"),
         may_change_on_resume=True,
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        self.precision_of_launcher = "" if self.mixed_precision is not None else launcher.removeprefix("no")
+        if self.mixed_precision is None:
+            self.mixed_precision = launcher

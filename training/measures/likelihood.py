@@ -14,6 +14,7 @@ from training.averages import mean_and_error
 from training.data.batches import batches_in_order
 from training.figures import Figure, Table
 from training.options import UsageError
+from training.watching import watched
 
 BINARISATIONS, IMPORTANCE_IMAGES = 3, 300
 BATCH = 100  # rows at once: of a diffusion model on a CPU, 500 at once take twice as long for each
@@ -84,7 +85,14 @@ def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, 
         return pipe.elbo(x, generator=generator, **known)
 
     rounds = BINARISATIONS if binary or spec["dequantization"] == "uniform" else 1
-    draws = [[log_likelihood(batch).cpu() for batch in batches_in_order(source.test, BATCH)] for _ in range(rounds)]
+    total = math.ceil(len(source.test) / BATCH)
+    draws = [
+        [
+            log_likelihood(batch).cpu()
+            for batch in watched(batches_in_order(source.test, BATCH), f"likelihood, draw {number} of {rounds}", total)
+        ]
+        for number in range(1, rounds + 1)
+    ]
     draws = [torch.cat(parts) if parts else torch.empty(0) for parts in draws]
     mean, error = mean_and_error(-torch.stack(draws).mean(0), "-log p(x)")
     found = {"nats": round(mean, 3), "nats_standard_error": round(error, 3), "test_images": len(draws[0])}

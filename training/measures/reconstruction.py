@@ -1,12 +1,14 @@
 """`reconstruction_error`: mean squared error of reconstructions over the test split, per entry, of pixels in [0, 1]."""
 
 import argparse
+import math
 
 import torch
 
 from training.averages import mean_and_error
 from training.data.batches import batches_in_order
 from training.figures import Figure, Table
+from training.watching import watched
 
 ERROR = Figure(
     "reconstruction_error",
@@ -30,7 +32,8 @@ def applies(pipe, source) -> bool:
 
 
 def measure(pipe, source, options: argparse.Namespace) -> tuple[dict, dict[str, bytes]]:
-    errors = [pipe.reconstruction_error(source.as_input(batch)).cpu() for batch in batches_in_order(source.test, 500)]
+    batches = watched(batches_in_order(source.test, 500), "reconstruction", math.ceil(len(source.test) / 500))
+    errors = [pipe.reconstruction_error(source.as_input(batch)).cpu() for batch in batches]
     mean, error = mean_and_error(torch.cat(errors) if errors else torch.empty(0), "the squared error")
     return {
         "reconstruction_error": float(f"{mean:.4g}"),

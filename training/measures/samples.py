@@ -37,6 +37,7 @@ from training.figures import Figure, Table
 from training.options import UsageError
 from training.pictures import image_grid
 from training.publishing.loading import load, record_of
+from training.watching import watched
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -166,7 +167,7 @@ def draw_samples(pipe, count: int, labels: Tensor | None, **arguments) -> Tensor
     """Images as the pipeline draws them by default, or with other arguments: (count, C, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     parts = []
-    for begin in range(0, count, BATCH):
+    for begin in watched(range(0, count, BATCH), f"drawing {count} samples"):
         size = min(BATCH, count - begin)
         given = None if labels is None else labels[begin : begin + size].tolist()
         drawn = pipe(batch_size=size, class_labels=given, generator=generator, output_type="pt", **arguments)
@@ -212,7 +213,7 @@ class Judge:
         self.train = self._features(source.train, len(source.train))
 
     def _features(self, split, number: int) -> Tensor:
-        rows = batches_in_order(split, 500, number)
+        rows = watched(batches_in_order(split, 500, number), f"features of {number} images", -(-number // 500))
         return torch.cat([self.pipe.features(self.source.as_input(batch)).cpu() for batch in rows])[:number]
 
     def features(self, images: Tensor) -> Tensor:
