@@ -129,9 +129,9 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("folder", with_component("classifier"), ids=lambda p: p.name, indirect=True)
-def test_a_classifier_knows_the_examples_of_the_spaces(pipe, folder):
+def test_a_classifier_knows_digits_of_other_hands(pipe, folder):
     assert (folder / "classifier" / "diffusion_pytorch_model.safetensors").stat().st_size <= 1_000_000
-    strip = Image.open(ROOT / "spaces" / "kit" / "digits.png")
+    strip = Image.open(ROOT / "tests" / "digits.png")
     digits = []
     for c in range(10):  # 8x8 enlarged into MNIST's frame: other hands, another scanner
         small = strip.crop((8 * c, 0, 8 * c + 8, 8)).resize((20, 20), Image.Resampling.BICUBIC)

@@ -1,12 +1,15 @@
 """The tab that asks the discriminator about a drawing."""
 
+from __future__ import annotations  # torch.Tensor is named before torch is there
+
 import gradio as gr
+import numpy as np
 from adversarial_common import MODELS, QUIET, is_critic, offer_classes_of, verdicts
 from kit.bounds import class_of
 from kit.charts import histogram, signed
 from kit.controls import class_control, result_image
-from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
-from kit.jobs import buttons, job, one_job
+from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery, mnist_digits
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.models import num_classes
 from kit.pictures import Pad, upscale
@@ -16,13 +19,30 @@ torch = LazyModule("torch")
 JUDGED = 300  # samples that a judgement is compared with
 
 
+def real_digits(pipe) -> torch.Tensor | None:
+    """20 real digits of each class, class by class, (C * 20, 1, 28, 28) in [0, 1]; None where the model is not of such."""
+    digits = mnist_digits()
+    if tuple(pipe.data_spec["shape"]) != (1, *digits.shape[2:]) or num_classes(pipe) != len(digits):
+        return None
+    return torch.from_numpy(digits.reshape(-1, 1, *digits.shape[2:]).astype(np.float32) / 255)
+
+
+def nearest_class(x: torch.Tensor, real: torch.Tensor, classes: int) -> int:
+    """The class of the real digit that is nearest to x (1, 1, H, W), pixel by pixel.
+
+    The discriminator cannot be asked: it has seen digits under their own class only, and what it says of others means
+    nothing. Of 100 real digits it takes two for most real as what they are.
+    """
+    return int((real - x).square().flatten(1).sum(1).argmin()) * classes // len(real)
+
+
 @one_job
 def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple[str, str, Image.Image]:
     """Ask a discriminator how real a drawing looks, beside what its generator draws.
 
     Args:
         model: one of the page's models.
-        label: the class of the drawing ("0" to "9"); "any" takes the one in which it looks most real.
+        label: the class of the drawing ("0" to "9"); "any" takes that of the nearest real digit.
         picture: an image file with one digit.
 
     Returns:
@@ -30,11 +50,11 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     """
     pipe = MODELS[model]
     x, classes = digit_tensor(pipe, picture), num_classes(pipe)
-    wanted, reads = class_of(label, classes), ""
+    wanted, reads, real = class_of(label, classes), "", real_digits(pipe)
     if classes and wanted is None:
-        each = verdicts(pipe, x.expand(classes, -1, -1, -1), list(range(classes)))
-        wanted = int(each.argmax())
-        reads = f"It looks most real as a **{wanted}**. "
+        wanted = 0 if real is None else nearest_class(x, real, classes)
+        why = "for want of a choice" if real is None else f"which the nearest of {len(real)} real digits is"
+        reads = f"Judged as a **{wanted}**, {why}: choose the class of yours. "
     said = verdicts(pipe, x, None if wanted is None else [wanted])[0].item()
     generator = torch.Generator().manual_seed(0)
     drawn = next(pipe.stream(JUDGED, wanted, generator=generator, output_type="pt"))
@@ -51,9 +71,14 @@ def gan_confidence(model: str, label: str, picture: Image.Image | None) -> tuple
     else:
         told, unit = f"The discriminator takes your drawing for real with **{said:.0f}%**", "%"
         axis, digits = "confidence in per cent", 0
+    ranked = ""
+    if real is not None:  # what it says of two classes has no scale in common; a rank among real digits of one has
+        own = real.view(classes, -1, *real.shape[1:])[wanted]
+        below = int((verdicts(pipe, own, [wanted] * len(own)) < said).sum())
+        ranked = f" Of {len(own)} real digits{of_class} it takes {below} for less real than it."
     text = (
         f"{reads}{told}: more than it gives {share:.0%} of {JUDGED} samples of its own generator{of_class} (on average "
-        f"{mean}{unit}).\n\nIt has only ever learned to tell this one generator from data: it knows its habits, and is no "
+        f"{mean}{unit}).{ranked}\n\nIt has only ever learned to tell this one generator from data: it knows its habits, and is no "
         "judge of other pictures."
     )
     marks = [("your drawing", said)]
@@ -78,4 +103,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     model.change(offer_classes_of, model, label, **QUIET)
     if MODELS.first:
         demo.load(offer_classes_of, model, label, **QUIET)
-        tab.select(gan_confidence, *asked, **QUIET)  # not empty when it is opened
+        opening(tab).success(gan_confidence, *asked, **QUIET)  # not empty when it is opened

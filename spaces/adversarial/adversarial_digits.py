@@ -5,7 +5,7 @@ from adversarial_common import MODELS, QUIET
 from kit.bounds import bounded, seed_of, whole
 from kit.controls import result_image, seed_controls, temperature_control
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.models import code_length, num_classes
 from kit.pictures import grid
@@ -58,4 +58,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
             sheet = result_image("One z a column, one class a row", "sheet")
     together = job(all_digits, gan_digits, [digit_model, styles, temperature, seed, new_seed], [sheet, seed])
     if may_know:  # not empty when it is opened
-        tab.select(gan_digits, *together, **QUIET)
+        opening(tab).success(gan_digits, *together, **QUIET)

@@ -5,7 +5,7 @@ from adversarial_common import MODELS, QUIET, offer_classes_of
 from kit.bounds import class_of, seed_of
 from kit.controls import class_control, result_image, seed_number
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.models import num_classes
 from kit.pictures import Pad, upscale
@@ -62,4 +62,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     model.change(offer_classes_of, model, label, **QUIET)
     if MODELS.first:
         demo.load(offer_classes_of, model, label, **QUIET)
-        tab.select(gan_find, *found, **QUIET)  # not empty when it is opened
+        opening(tab).success(gan_find, *found, **QUIET)  # not empty when it is opened

@@ -9,15 +9,15 @@ import numpy as np
 from adversarial_common import QUIET
 from kit.bounds import bounded
 from kit.charts import columns_of, curves, signed
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import buttons, job, one_job, opening, unhurried
 from kit.lazy import LazyModule
 from kit.theme import MATH
 
 laboratory = LazyModule("adversarial_densities")  # which imports torch
 FIT_FRAMES, FRAME_SECONDS = 30, 0.1
 FIT = """
-$\\mathrm{KL}(p\\|q)$ is infinite where $q$ misses a part of $p$: the fit covers both hills, and the valley that holds
-nothing. $\\mathrm{KL}(q\\|p)$ is infinite where $q$ is and $p$ is not: the fit takes one hill and forgets the other.
+$\\mathrm{KL}(p\\|q)$ grows without bound as $q$ comes to miss a part of $p$: the fit covers both hills, and the valley that holds
+nothing. $\\mathrm{KL}(q\\|p)$ grows without bound as $q$ comes to lie where $p$ is not: the fit takes one hill and forgets the other.
 Maximum likelihood is the first: it covers, and blurs. A model fitted by the second looks sharp, and leaves out. From a wide
 start the second can end across both hills too, at a greater divergence: it has several optima.
 """
@@ -69,4 +69,4 @@ def build() -> None:
             fits = gr.Markdown(elem_id="fits")
             drawn = gr.HTML(elem_id="fit-curves", min_height=240)
         fitted = job(fit, laboratory_fit, [hills, mean, deviation], [drawn, fits])
-        tab.select(laboratory_fit, *fitted, **QUIET)
+        opening(tab).success(laboratory_fit, *fitted, **QUIET)

@@ -10,7 +10,7 @@ from adversarial_common import QUIET
 from kit.bounds import bounded, whole
 from kit.charts import columns_of, curves, dots, on_plane, plane
 from kit.errors import user_error
-from kit.jobs import buttons, job
+from kit.jobs import buttons, job, opening
 from kit.lazy import LazyModule
 from kit.theme import MATH
 
@@ -76,4 +76,4 @@ def build() -> None:
         played = job(play, laboratory_game, [x, y, rate, rounds], [paths, distance, ending])
         for control in (x, y, rate, rounds):
             control.input(laboratory_game, *played, **fresh)
-        tab.select(laboratory_game, *played, **QUIET)
+        opening(tab).success(laboratory_game, *played, **QUIET)

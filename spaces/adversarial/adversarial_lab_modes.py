@@ -10,7 +10,7 @@ from adversarial_common import QUIET
 from kit.bounds import one_of, seed_of, whole
 from kit.charts import curves, dots, plane
 from kit.controls import seed_controls
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from PIL import Image
 
@@ -20,9 +20,18 @@ SHOWN = 500  # samples of a frame
 COLLAPSE = """
 Rings mark the Gaussians of the data. Where the ground is **orange** the discriminator takes a point for real, where it is
 **blue** for made; of a critic the ground shows where its value is high and low. Networks, optimizer and steps are the
-same on both sides: only the objective differs. A discriminator that is trained well tells the two so surely apart that
-the generator learns nothing of the modes it has missed. With **one** step of the discriminator for each of the
-generator's the GAN does better: try it.
+same on both sides: only the objective differs. A discriminator that tells the two surely apart gives the generator of
+a GAN little to learn from, and modes may stay missing; a critic's value still shows the way. Which of them does better
+depends on the steps of the discriminator. Modes covered after 600 steps, with seeds 0, 1 and 2:
+
+| | GAN | WGAN-GP |
+|---|---|---|
+| ring of 8, five discriminator steps | 4, 4, 8 | 8, 8, 8 |
+| ring of 8, one | 8, 8, 8 | 0, 0, 1 |
+| grid of 25, five | 20, 19, 19 | 22, 22, 18 |
+| grid of 25, one | 7, 9, 7 | 2, 2, 3 |
+
+A WGAN-GP needs several steps: its gradients are those of a distance only where the critic is trained well.
 """
 
 
@@ -109,5 +118,5 @@ def build(opened: gr.Tab) -> None:
         gr.Markdown(COLLAPSE)
         job(train, laboratory_modes, [data, steps, n_critic, seed, new_seed], [left, right, curve, where, seed])
         shown = gr.State(False)
-        opened.select(when_opened, [data, shown], [left, right, curve, where, shown], **QUIET)
+        opening(opened).success(when_opened, [data, shown], [left, right, curve, where, shown], **QUIET)
         data.input(before_training, data, [left, right, curve, where, shown], **QUIET)

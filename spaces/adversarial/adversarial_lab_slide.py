@@ -10,7 +10,7 @@ import numpy as np
 from adversarial_common import QUIET
 from kit.bounds import bounded, one_of
 from kit.charts import columns_of, curves
-from kit.jobs import buttons, job
+from kit.jobs import buttons, job, opening
 from kit.lazy import LazyModule
 from kit.theme import MATH
 
@@ -18,8 +18,8 @@ laboratory = LazyModule("adversarial_densities")  # which imports torch
 SHAPES = ("uniform", "bump", "Gaussian")
 MOST_SHIFT = 1.5
 SLIDE = """
-Two equal densities, one moved away. As soon as one is where the other is not, **KL** is infinite; once they do not overlap
-at all, **Jensen-Shannon** stays at $\\log 2$, however far apart they are: its derivative is zero, and a generator that
+Two equal densities, one moved away. As soon as one is where the other has no mass, **KL** is infinite; a Gaussian has mass
+everywhere, and its KL grows with the square of the distance. Once they do not overlap, **Jensen-Shannon** stays at $\\log 2$, however far apart they are: its derivative is zero, and a generator that
 follows it learns nothing. The **Wasserstein** distance says how far there is to go, and its derivative which way. (KL is
 the same both ways here, and drawn once, where it is finite and below 3.)
 """
@@ -80,4 +80,4 @@ def build() -> None:
         compared = job(slide, laboratory_slide, [shape, shift], [two, divergences, slopes, numbers])
         shape.input(laboratory_slide, *compared, **fresh)
         shift.input(laboratory_slide, *compared, **fresh)
-        tab.select(laboratory_slide, *compared, **QUIET)
+        opening(tab).success(laboratory_slide, *compared, **QUIET)

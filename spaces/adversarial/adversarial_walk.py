@@ -9,7 +9,7 @@ from adversarial_common import MODELS, QUIET, offer_classes_of
 from kit.bounds import MAX_SEED, class_of, whole
 from kit.controls import class_control, result_image, seed_number
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import buttons, job, one_job, opening, unhurried
 from kit.lazy import LazyModule
 from kit.models import code_length, num_classes
 from kit.pictures import grid, upscale
@@ -78,4 +78,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     model.change(offer_classes_of, model, label, **QUIET)
     if MODELS.first:
         demo.load(offer_classes_of, model, label, **QUIET)
-        tab.select(gan_interpolate, *walked, **QUIET)  # not empty when it is opened
+        opening(tab).success(gan_interpolate, *walked, **QUIET)  # not empty when it is opened

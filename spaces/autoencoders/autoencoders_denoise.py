@@ -19,7 +19,7 @@ from kit.bounds import bounded, one_of, seed_of
 from kit.charts import curves
 from kit.controls import result_image, seed_number
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad
 from PIL import Image
@@ -134,4 +134,4 @@ def build(demo: gr.Blocks) -> None:
     corruption.change(level_slider, corruption, level, **quiet).success(autoencoder_denoise, *cleaned, **live)
     examples.select(chosen_example, None, pad, **quiet).success(autoencoder_denoise, *cleaned, **quiet)
     if OFFERED:
-        tab.select(autoencoder_denoise, *cleaned, **quiet)
+        opening(tab).success(autoencoder_denoise, *cleaned, **quiet)

@@ -7,7 +7,7 @@ from autoencoders_models import answering, first_of, loaded, say_missing
 from kit.bounds import bounded, one_of, seed_of, whole
 from kit.controls import count_control, result_image, seed_controls, temperature_control
 from kit.digits import digit_tensor, example_digits
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import buttons, job, one_job, opening, unhurried
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid
 from kit.theme import MATH
@@ -146,6 +146,6 @@ def build(demo: gr.Blocks) -> None:
     ).success(autoencoder_redraw, *again, **quiet)
     pad.input(autoencoder_redraw, *again, trigger_mode="always_last", show_progress="hidden", **quiet)
     if OFFERED:
-        tab.select(update_keep, None, keep, **quiet).success(autoencoder_levels, *leveling, **quiet).success(
+        opening(tab).success(update_keep, None, keep, **quiet).success(autoencoder_levels, *leveling, **quiet).success(
             autoencoder_redraw, *again, **quiet
         )

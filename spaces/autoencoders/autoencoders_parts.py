@@ -8,7 +8,7 @@ from kit.bounds import one_of, whole
 from kit.controls import result_image
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
@@ -118,4 +118,4 @@ def build(demo: gr.Blocks) -> None:
     )
     half_known.change(autoencoder_complete, *filling, **quiet)
     if OFFERED:
-        tab.select(autoencoder_parts, *apart, **quiet).success(autoencoder_complete, *filling, **quiet)
+        opening(tab).success(autoencoder_parts, *apart, **quiet).success(autoencoder_complete, *filling, **quiet)

@@ -21,7 +21,7 @@ from kit.bounds import class_of, seed_of, whole
 from kit.charts import signed
 from kit.controls import class_control, count_control, offer_classes, result_image, seed_controls
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import grid
 from kit.theme import MATH
@@ -149,4 +149,4 @@ def build(demo: gr.Blocks) -> None:
     model.change(update_class, model, label, **quiet).success(autoencoder_sample, *sampled, **quiet)
     label.change(autoencoder_sample, *sampled, **quiet).success(autoencoder_compare, *matched, **quiet)
     if OFFERED:
-        tab.select(update_class, model, label, **quiet).success(autoencoder_sample, *sampled, **quiet)
+        opening(tab).success(update_class, model, label, **quiet).success(autoencoder_sample, *sampled, **quiet)

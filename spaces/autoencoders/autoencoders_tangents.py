@@ -20,7 +20,7 @@ from kit.bounds import bounded, one_of, whole
 from kit.charts import curves
 from kit.controls import result_image
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import buttons, job, one_job, opening, unhurried
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
 
@@ -135,4 +135,4 @@ def build(demo: gr.Blocks) -> None:
         autoencoder_walk, *walked, **quiet
     )
     if OFFERED:
-        tab.select(autoencoder_tangents, *found, **quiet).success(autoencoder_walk, *walked, **quiet)
+        opening(tab).success(autoencoder_tangents, *found, **quiet).success(autoencoder_walk, *walked, **quiet)

@@ -7,7 +7,7 @@ from autoencoders_ratings import EXAMPLE, MOST_STARS, TABLE_CSS, Ratings, Table,
 from kit.bounds import bounded, one_of, seed_of, whole
 from kit.controls import seed_number
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.words import escaped
 
@@ -118,4 +118,4 @@ def build(demo: gr.Blocks) -> None:
     person.change(autoencoder_tastes, *tasted, **live)
     reset.click(lambda: EXAMPLE, None, table, **quiet).success(autoencoder_tastes, *tasted, **quiet)
     if OFFERED:
-        tab.select(autoencoder_tastes, *tasted, **quiet)
+        opening(tab).success(autoencoder_tastes, *tasted, **quiet)

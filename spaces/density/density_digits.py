@@ -12,7 +12,7 @@ from kit.charts import curves, signed
 from kit.controls import count_control, result_image, seed_controls
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
@@ -243,7 +243,7 @@ def build_few_numbers() -> None:
     kept.input(density_reconstruct, *rebuilt, **LIVE, **QUIET)
     examples.select(chosen_example, None, pad, **QUIET).success(density_reconstruct, *rebuilt, **QUIET)
     if REDUCING:
-        tab.select(offer_kept, kept, kept, **QUIET).success(density_reconstruct, *rebuilt, **QUIET)
+        opening(tab).success(offer_kept, kept, kept, **QUIET).success(density_reconstruct, *rebuilt, **QUIET)
 
 
 def build_clusters() -> None:
@@ -262,4 +262,4 @@ def build_clusters() -> None:
     model.input(density_centres, *averaged, **QUIET)
     clusters.input(density_centres, *averaged, **LIVE, **QUIET)
     if CLUSTERINGS:
-        tab.select(density_centres, *averaged, **QUIET)
+        opening(tab).success(density_centres, *averaged, **QUIET)

@@ -22,7 +22,7 @@ from density_points import (
 )
 from kit.bounds import bounded, one_of
 from kit.charts import curves, signed
-from kit.jobs import buttons, job
+from kit.jobs import buttons, job, opening
 from kit.pictures import Explorer
 from kit.theme import MATH
 from PIL import Image
@@ -169,4 +169,4 @@ def build(demo: gr.Blocks, points: Points) -> None:
     rule.input(density_kernels, *fitted, **LIVE, **QUIET)
     if KERNELS.models:
         demo.load(density_kernels, *fitted, **QUIET)
-        tab.select(density_kernels, *fitted, **QUIET)
+        opening(tab).success(density_kernels, *fitted, **QUIET)

@@ -22,7 +22,7 @@ from density_points import (
     steps_made,
 )
 from kit.charts import curves
-from kit.jobs import job, one_job, unhurried
+from kit.jobs import job, one_job, opening, unhurried
 from PIL import Image
 
 NAME = "K-means"
@@ -143,4 +143,4 @@ def build(demo: gr.Blocks, points: Points) -> None:
     points.followed_by(NAME, start_over, stepped, shown)
     clusters.input(start_over, stepped, shown, **LIVE, **QUIET)
     if KMEANS.models:
-        tab.select(density_kmeans_step, stepped, shown, **QUIET)
+        opening(tab).success(density_kmeans_step, stepped, shown, **QUIET)

@@ -12,7 +12,7 @@ from density_points import LIVE, MOST_POINTS, MOST_STEPS, QUIET, Points, check_c
 from kit.bounds import MAX_SEED, bounded, one_of, whole
 from kit.charts import curves, signed
 from kit.controls import seed_number
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 
 NAME = "One line"
 NOTE = """
@@ -126,4 +126,4 @@ def build(demo: gr.Blocks, points: Points) -> None:
     for control in (shape, count, bins, components, rule, at):
         control.input(density_line, *measured, **LIVE, **QUIET)
     if KERNELS.models and MIXTURE.models:
-        tab.select(density_line, *measured, **QUIET)
+        opening(tab).success(density_line, *measured, **QUIET)

@@ -27,7 +27,7 @@ from density_points import (
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import curves, signed
 from kit.controls import seed_number
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import buttons, job, one_job, opening, unhurried
 from kit.lazy import LazyModule
 from kit.pictures import Explorer
 from PIL import Image
@@ -296,4 +296,4 @@ def build(demo: gr.Blocks, points: Points) -> None:
     for control in (components, covariance, start):
         control.input(start_over, stepped, shown, **LIVE, **QUIET)
     if MIXTURE.models:
-        tab.select(density_mixture_step, stepped, shown, **QUIET).success(density_bic, *compared, **QUIET)
+        opening(tab).success(density_mixture_step, stepped, shown, **QUIET).success(density_bic, *compared, **QUIET)

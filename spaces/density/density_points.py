@@ -17,7 +17,7 @@ from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import signed
 from kit.controls import seed_number
 from kit.errors import user_error
-from kit.jobs import buttons, cost_of
+from kit.jobs import buttons, cost_of, opening
 from kit.pictures import Pad
 from PIL import Image
 
@@ -108,7 +108,7 @@ class Points:
 
     def shown_in(self, tab: gr.Tab, name: str, visible: bool) -> None:
         """Note that a tab was opened; the points are there or not."""
-        tab.select(lambda: (name, gr.Row(visible=visible)), None, [self.opened, self.row], queue=False,
+        opening(tab).success(lambda: (name, gr.Row(visible=visible)), None, [self.opened, self.row], queue=False,
                    show_progress="hidden", **QUIET)  # fmt: skip
 
     def followed_by(self, name: str, handler: Callable, inputs: list, outputs: list) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from density_models import MOST_COMPONENTS, TREE, fitting, or_user_error, say_missing, tensor_of
 from density_points import LIVE, QUIET, Points, check_count, checked_points, points_of
 from kit.bounds import one_of
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from PIL import Image
 
 NAME = "Tree"
@@ -88,4 +88,4 @@ def build(demo: gr.Blocks, points: Points) -> None:
     for control in (linkage, cut):
         control.input(density_tree, *grown, **LIVE, **QUIET)
     if TREE.models:
-        tab.select(density_tree, *grown, **QUIET)
+        opening(tab).success(density_tree, *grown, **QUIET)

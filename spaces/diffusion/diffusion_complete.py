@@ -9,7 +9,7 @@ from kit.bounds import MAX_SEED, class_of, one_of, seed_of, whole
 from kit.controls import class_control, result_image, seed_controls
 from kit.digits import chosen_example, example_digits, examples_gallery
 from kit.errors import user_error
-from kit.jobs import Pace, buttons, job, one_job
+from kit.jobs import Pace, buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
@@ -124,4 +124,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     examples.select(chosen_example, None, pad, **quiet)
     known.change(lambda k: gr.HTML(visible=k == KNOWN[4]), known, cover, **quiet)
     gr.on([model.change, demo.load], update_class, model, label, **quiet)
-    tab.select(diffusion_complete, *filling, **quiet)
+    opening(tab).success(diffusion_complete, *filling, **quiet)

@@ -7,7 +7,7 @@ from diffusion_models import as_input, image_model
 from kit.bounds import seed_of, whole
 from kit.controls import result_image, seed_number
 from kit.digits import chosen_example, example_digits, examples_gallery
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad, upscale
 from kit.theme import MATH
@@ -79,4 +79,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     timestep.input(diffusion_noise, *noising, **live)
     pad.input(diffusion_noise, *noising, **live)
     examples.select(chosen_example, None, pad, **quiet).success(diffusion_noise, *noising, **quiet)
-    tab.select(diffusion_noise, *noising, **quiet)
+    opening(tab).success(diffusion_noise, *noising, **quiet)

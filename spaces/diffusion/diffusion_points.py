@@ -21,7 +21,7 @@ from kit.bounds import class_of, seed_of, whole
 from kit.charts import dots, on_plane
 from kit.controls import class_control, seed_controls
 from kit.errors import user_error
-from kit.jobs import Pace, buttons, job, one_job, unhurried
+from kit.jobs import Pace, buttons, job, one_job, opening, unhurried
 from kit.lazy import LazyModule
 
 torch = LazyModule("torch")
@@ -119,4 +119,4 @@ def build() -> None:
     moved = job(move, diffusion_points, [model, label, points, steps, solver, seed, new_seed], [cloud, where, seed])
     model.change(update_class, model, label, **quiet)
     if OF_POINTS:
-        tab.select(update_class, model, label, **quiet).success(diffusion_points, *moved, **quiet)
+        opening(tab).success(update_class, model, label, **quiet).success(diffusion_points, *moved, **quiet)

@@ -3,6 +3,7 @@
 import gradio as gr
 from diffusion_models import MODELS
 from kit.charts import curves
+from kit.jobs import opening
 from kit.words import escaped
 
 
@@ -57,4 +58,5 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     with gr.Tab("Steps and quality") as tab:
         figure = gr.HTML(elem_id="quality", min_height=200)
         measured = gr.Markdown(elem_id="measured")
-    tab.select(diffusion_quality, model, [figure, measured], api_name="diffusion_quality")
+    opening(tab).success(diffusion_quality, model, [figure, measured], api_name="diffusion_quality")
+    model.change(diffusion_quality, model, [figure, measured], api_visibility="private")

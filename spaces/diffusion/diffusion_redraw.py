@@ -16,7 +16,7 @@ from diffusion_models import (
 from kit.bounds import bounded, class_of, seed_of, whole
 from kit.controls import class_control, result_image, seed_controls
 from kit.digits import chosen_example, example_digits, examples_gallery
-from kit.jobs import Pace, buttons, job, one_job
+from kit.jobs import Pace, buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.pictures import Pad, grid
 from PIL import Image
@@ -103,4 +103,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     )
     examples.select(chosen_example, None, pad, **quiet)
     gr.on([model.change, demo.load], update_class_and_guidance, model, [label, guidance], **quiet)
-    tab.select(diffusion_image_to_image, *redrawing, **quiet)
+    opening(tab).success(diffusion_image_to_image, *redrawing, **quiet)

@@ -23,7 +23,19 @@ WELCOME = """
 model here loads with one line of `from_pretrained`.
 """
 
+
+def models() -> list[dict]:
+    """All models of the gallery.
+
+    Returns:
+        Of each its name, its family's title and branch, and whether it has log p(x): "exact", "bound", "implicit" or "none".
+    """
+    names = ("name", "title", "branch", "likelihood")
+    return [{name: getattr(record, name) for name in names} for record in read_records()]
+
+
 with page("Genus") as demo:
+    gr.api(models, api_name="models")
     gallery_navigation.put_bar(PAGES, None)
     gr.Markdown(WELCOME, elem_classes="lead")
     gr.HTML(gallery_front.tree(read_records(), PAGES), elem_id="tree")

@@ -66,14 +66,9 @@ def digit_tensor(pipe, picture: Image.Image | None) -> torch.Tensor:
 
 @functools.cache
 def example_digits() -> list[Image.Image]:
-    """Ten handwritten digits, one a class, as ink on paper: from scikit-learn's set, of the part kept for testing."""
-    strip = Image.open(HERE / "digits.png")
-    digits = []
-    for c in range(10):
-        large = strip.crop((8 * c, 0, 8 * c + 8, 8)).resize((192, 192), Image.Resampling.BICUBIC)
-        inked = large.point(lambda v: min(255, max(0, 4 * v - 480)))  # sharp edges, as of a pen
-        digits.append(ImageOps.invert(ImageOps.expand(inked, 44)))
-    return digits
+    """Ten handwritten digits, one a class, as ink on paper: the first of each class in `mnist_digits`."""
+    large = (Image.fromarray(digits[0]).resize((280, 280), Image.Resampling.BICUBIC) for digits in mnist_digits())
+    return [ImageOps.invert(digit) for digit in large]
 
 
 def examples_gallery(elem_id: str) -> gr.Gallery:

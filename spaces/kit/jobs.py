@@ -26,6 +26,7 @@ COSTS = {"light": 16, "heavy": 16, "training": 4}
 MOST_WAITING = 64  # calls in each queue
 WAIT_SECONDS = 10.0  # for a session's own earlier job
 SLOW_SECONDS = 0.15  # a frame that takes longer to send comes out too slowly; then frames are left out
+ASIDE = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}  # of what waits for no other call
 MOST_SECONDS = 1.0  # that are computed without a frame because the frames before came out slowly
 
 
@@ -234,6 +235,11 @@ def unhurried(seconds: float) -> Callable:
     return slowed
 
 
+def opening(tab: gr.Tab) -> gr.events.Dependency:
+    """When a tab is opened: what runs on another one has been stopped; the tab's own handler follows by `.success(...)`."""
+    return tab.select(stop_job, **ASIDE)
+
+
 def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:
     """The button that starts a job; beside it one that stops it, where the job is a generator that takes a while."""
     with gr.Row():
@@ -242,8 +248,18 @@ def buttons(label: str, elem_id: str, stop: bool = False) -> list[gr.Button]:
 
 
 def job(pressed: list[gr.Button], handler: Callable, inputs: list, outputs: list) -> tuple[list, list]:
-    """A handler behind its `buttons`, and an endpoint of its name; returns what it takes and gives."""
+    """A handler behind its `buttons`, and an endpoint of its name; returns what it takes and gives.
+
+    What it gave is taken off the page when another model is chosen, which is the first that it takes where it takes one;
+    what runs then is stopped.
+    """
+    if isinstance(inputs[0], gr.Dropdown) and (inputs[0].label or "").startswith("Model"):
+        shown = [output for output in outputs if output not in inputs]
+        empty = ", ".join('""' if isinstance(output, gr.HTML | gr.Markdown) else "null" for output in shown)
+        # in the browser: an answer of the server could come after what the new model gives
+        inputs[0].change(None, None, shown, js=f"() => [{empty}]", api_visibility="private")
+        inputs[0].change(stop_job, **ASIDE)
     pressed[0].click(handler, inputs, outputs, api_name=handler.__name__)
     if len(pressed) > 1:
-        pressed[1].click(stop_job, queue=False, show_progress="hidden", api_visibility="private")
+        pressed[1].click(stop_job, **ASIDE)
     return inputs, outputs

@@ -4,7 +4,7 @@ import math
 
 import gradio as gr
 from kit.charts import signed
-from kit.jobs import buttons, job
+from kit.jobs import buttons, job, opening
 from kit.words import escaped
 from language_model_common import MODELS, QUIET, TEXTS, refusals_shown, text_of
 from language_model_views import coloured, percent, token_table, visible
@@ -45,4 +45,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
                 table = gr.HTML(elem_id="token-table")
     scoring = job(score, lm_score, [model, text], [colours, said, table])
     model.change(lambda name: TEXTS.get(name, next(iter(TEXTS.values()))), model, text, **QUIET)
-    tab.select(lm_score, *scoring, **QUIET)  # not empty when it is opened
+    opening(tab).success(lm_score, *scoring, **QUIET)  # not empty when it is opened

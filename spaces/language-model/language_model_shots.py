@@ -6,7 +6,7 @@ import gradio as gr
 from kit.bounds import one_of
 from kit.charts import signed
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.words import escaped, short
 from language_model_common import MODELS, QUIET, refusals_shown, text_of
 from language_model_views import percent
@@ -118,4 +118,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         [*prompts, *chances, summary],
     )
     model.change(shots_of, model, [shown, question, answer], **QUIET)
-    tab.select(lm_shots, *asking, **QUIET)  # not empty when it is opened
+    opening(tab).success(lm_shots, *asking, **QUIET)  # not empty when it is opened

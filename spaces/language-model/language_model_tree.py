@@ -4,7 +4,7 @@ import gradio as gr
 import language_model_views
 from kit.bounds import whole
 from kit.errors import user_error
-from kit.jobs import buttons, job
+from kit.jobs import buttons, job, opening
 from language_model_common import LATEST, MODELS, QUIET, openings_of, refusals_shown, text_of
 
 MOST_LEAVES = 64
@@ -49,4 +49,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
     for control in (depth, width):
         control.input(lm_tree, *growing, **LATEST)
     model.change(lambda name: openings_of(name)[-1], model, root, **QUIET)
-    tab.select(lm_tree, *growing, **QUIET)  # not empty when it is opened
+    opening(tab).success(lm_tree, *growing, **QUIET)  # not empty when it is opened

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from kit.bounds import ANY, class_of
 from kit.controls import class_control, result_image
-from kit.jobs import one_job
+from kit.jobs import one_job, opening
 from kit.lazy import LazyModule
 from kit.models import code_length, num_classes
 from kit.pictures import Explorer, upscale
@@ -116,4 +116,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
         vae_decode_at, *moved, **QUIET
     )
     # not empty when it is opened
-    tab.select(vae_map, *mapped, **QUIET).success(vae_decode_at, *moved, **QUIET)
+    opening(tab).success(vae_map, *mapped, **QUIET).success(vae_decode_at, *moved, **QUIET)

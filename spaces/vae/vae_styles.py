@@ -5,7 +5,7 @@ from kit.bounds import ANY, bounded, one_of, seed_of, whole
 from kit.controls import result_image, seed_controls, temperature_control
 from kit.digits import digit_tensor, example_digits
 from kit.errors import user_error
-from kit.jobs import buttons, job, one_job
+from kit.jobs import buttons, job, one_job, opening
 from kit.lazy import LazyModule
 from kit.models import code_length, num_classes
 from kit.pictures import Pad, grid
@@ -69,4 +69,4 @@ def build(demo: gr.Blocks, model: gr.Dropdown) -> None:
             about = gr.Markdown()
     styled = job(restyle, vae_styles, [model, source, pad, count, temperature, seed, new_seed], [sheet, seed, about])
     source.change(lambda s: gr.HTML(visible=s == "picture"), source, pad, **QUIET)
-    tab.select(vae_styles, *styled, **QUIET)  # not empty when it is opened
+    opening(tab).success(vae_styles, *styled, **QUIET)  # not empty when it is opened

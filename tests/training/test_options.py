@@ -237,7 +237,7 @@ def test_help_keeps_the_lines_groups_the_options_and_shows_choices_bounds_and_de
     "name", ["user/a--b", "user/a..b", "user/-x", "user/x.git", "user/имя", "user/" + "x" * 120, "x"]
 )
 def test_names_that_the_hub_refuses_are_refused_before_anything_is_done(name):
-    with pytest.raises(UsageError, match="^--push_to_hub user/|^--push_to_hub x: must be a Hub id"):
+    with pytest.raises(UsageError, match=r"^--push_to_hub user/|^--push_to_hub x: must be a Hub id"):
         CommonOptions(push_to_hub=name)
     CommonOptions(push_to_hub="user/a-b_c.d")
 
