@@ -34,9 +34,7 @@ def abar(schedule: dict) -> torch.Tensor:
     return DDPMScheduler.from_config(schedule).alphas_cumprod.double()
 
 
-def scheduler_for_one_call(
-    scheduler, schedule: dict, count: int, eta: float, device: torch.device, clips: bool = True
-):
+def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, device: torch.device, clips: bool = True):
     """A copy of the scheduler, set to `count` steps, and what its step takes beside the prediction.
 
     A copy, so that two streams of one pipeline do not share a scheduler's memory.
