@@ -62,7 +62,8 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
     model takes (B, D). Bounds are nats per sample, shape (B,); of 8-bit images -elbo / (d ln 2) is bits/dim.
 
     `pipe.scheduler` may be any scheduler of diffusers that steps with this network's schedule and prediction:
-    `pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)`. A network that knows classes also knows
+    `pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)`. Vectors have no range and
+    are never clipped, whatever its `clip_sample` says. A network that knows classes also knows
     "none", from label dropout in training: calls without `class_labels` that are given an x use that.
 
     A `generator` is one `torch.Generator` for the batch or a list with one for each sample; with a list, sample i
@@ -208,7 +209,7 @@ class DenoisingDiffusionPipeline(Contract, ForwardProcess, GuidedDenoiser, Varia
         guidance_scale = self._checked_guidance_scale(guidance_scale)
         self._check_number("eta", eta, most=1)
         scheduler, options = scheduler_for_one_call(
-            self.scheduler, self.config.schedule, count, eta, self._execution_device
+            self.scheduler, self.config.schedule, count, eta, self._execution_device, clips=self._is_image
         )
         if image is not None:
             image = self._to_network(self._check_x(image, "image"))

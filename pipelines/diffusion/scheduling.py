@@ -34,7 +34,7 @@ def abar(schedule: dict) -> torch.Tensor:
     return DDPMScheduler.from_config(schedule).alphas_cumprod.double()
 
 
-def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, device: torch.device):
+def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, device: torch.device, clips: bool = True):
     """A copy of the scheduler, set to `count` steps, and what its step takes beside the prediction.
 
     A copy, so that two streams of one pipeline do not share a scheduler's memory.
@@ -42,6 +42,8 @@ def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, de
     Args:
         schedule: that the network was trained with, as `trained_schedule` gives it.
         eta: in [0, 1]; 0 asks nothing of the scheduler.
+        clips: whether x lies in [-1, 1], as pixels do. Some schedulers clip x_0 to that by default, and others made from
+            their config do so again; x without bounds would lose all that lies further out.
 
     Raises:
         ValueError: the scheduler does not fit the network, or cannot make these steps.
@@ -68,6 +70,8 @@ def scheduler_for_one_call(scheduler, schedule: dict, count: int, eta: float, de
             "'trailing', which begins at the last timestep"
         )
     scheduler = copy.deepcopy(scheduler)
+    if not clips and config.get("clip_sample"):
+        scheduler.register_to_config(clip_sample=False)
     takes = inspect.signature(scheduler.step).parameters
     if eta and "eta" not in takes:
         raise ValueError(f"eta is {eta}, but {name} takes none; use DDIMScheduler, or leave it out")

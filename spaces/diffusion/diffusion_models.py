@@ -12,6 +12,8 @@ from kit.errors import user_error
 from kit.facts import facts_of
 from kit.lazy import LazyModule
 from kit.models import Models
+from kit.theme import MATH
+from kit.words import escaped
 from PIL import Image
 
 diffusers = LazyModule("diffusers")
@@ -31,6 +33,28 @@ SOLVERS = {  # as the page calls them -> class of diffusers
     "Euler": "EulerDiscreteScheduler",
     "DDPM (ancestral)": "DDPMScheduler",
 }
+
+
+# What the network of a model predicts, by the prediction_type of its schedule.
+PREDICTS = {
+    "epsilon": "the **noise** $\\epsilon$ in $x_t$; $x_0$ follows from it",
+    "sample": "the image **$x_0$** behind $x_t$; the noise follows from it",
+    "v_prediction": "$v = \\sqrt{\\bar\\alpha_t}\\,\\epsilon - \\sqrt{1 - \\bar\\alpha_t}\\,x_0$, a mixture of noise and image; "
+    "both follow from it",
+}
+
+
+def what_it_predicts(model: str | None) -> str:
+    """A sentence on what the network of a model predicts; "" where its schedule does not say."""
+    kind = (FACTS[model].config.get("schedule") or {}).get("prediction_type") if model in FACTS else None
+    said = PREDICTS.get(kind) if isinstance(kind, str) else None
+    return f"The network of {escaped(model)} predicts {said}." if said else ""
+
+
+def say_prediction(model: gr.Dropdown) -> None:
+    """A line on the page about what the chosen model predicts."""
+    line = gr.Markdown(what_it_predicts(model.value), latex_delimiters=MATH, elem_id="predicts")
+    model.change(what_it_predicts, model, line, api_visibility="private")
 
 
 def image_model(name: str, *calls: str):
@@ -56,6 +80,8 @@ def with_solver(pipe, solver: str):
     one_of("solver", solver, SOLVERS)
     own = copy.copy(pipe)
     own.scheduler = getattr(diffusers, SOLVERS[solver]).from_config(pipe.scheduler.config)
+    if pipe.data_spec["kind"] != "image" and own.scheduler.config.get("clip_sample"):
+        own.scheduler.register_to_config(clip_sample=False)  # its default, and to [-1, 1]: points reach further
     return own
 
 
@@ -68,7 +94,9 @@ def as_input(pipe, picture: Image.Image | None) -> Image.Image:
 
 
 def progress_of(step) -> str:
-    return f"step **{step.step + 1}** of {step.num_steps}, t = {step.timestep}"
+    """Where a sampler is: a step is named by the t that it began at, and the last one ends at the data."""
+    at = f"from t = {step.timestep}" if step.step + 1 < step.num_steps else "the end: t = 0, and x is x₀"
+    return f"step **{step.step + 1}** of {step.num_steps}, {at}"
 
 
 def update_class(model: str) -> gr.Dropdown:

@@ -63,7 +63,7 @@ def diffusion_points(
         new_seed: draw a new seed and return it.
 
     Returns:
-        A figure (SVG) of the points and of the noise prediction, pointing away from the noise, where the sampler is,
+        A figure (SVG) of the points and of the noise that the model sees, pointing away from it, where the sampler is,
         and the seed; again for up to 40 steps.
     """
     pipe = with_solver(MODELS[model], solver)
@@ -108,7 +108,7 @@ def build() -> None:
             seed, new_seed = seed_controls("seed-points")
             move = buttons("Move the points", "move", stop=True)
             gr.Markdown(
-                "Arrows point where the predicted noise is taken away: first to the middle of all data, later to the "
+                "Arrows point to where the noise that the model sees is taken away: first to the middle of all data, later to the "
                 "nearest part of it."
             )
         with gr.Column(scale=3, min_width=300):

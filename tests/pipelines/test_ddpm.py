@@ -286,6 +286,20 @@ def test_with_the_best_denoiser_samples_have_mean_and_covariance_of_the_data(sch
     torch.testing.assert_close(samples.T.cov(), COVARIANCE, atol=0.08, rtol=0)
 
 
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, DDPMScheduler])
+def test_vectors_are_never_clipped_to_the_range_of_pixels(scheduler):
+    """A config that says nothing of clip_sample gives such a scheduler its default, which is to clip to [-1, 1]."""
+    pipe = gaussian()
+    config = {name: value for name, value in pipe.scheduler.config.items() if name != "clip_sample"}
+    pipe.scheduler = scheduler.from_config(config)
+    assert pipe.scheduler.config.clip_sample
+    steps = 1000 if scheduler is DDPMScheduler else 200
+    samples = pipe(2_000, num_inference_steps=steps, generator=seed(), output_type="pt").samples
+    assert (samples[:, 1] < -1).float().mean() > 0.4  # the mean is -1
+    torch.testing.assert_close(samples.mean(0), MEAN, atol=0.1, rtol=0)
+    assert pipe.scheduler.config.clip_sample  # the scheduler that was given is left as it was
+
+
 SIGMAS = ({}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
 FITTING = [
     *["DDIMParallelScheduler", "DDIMScheduler", "DDPMParallelScheduler", "DDPMScheduler", "DEISMultistepScheduler"],

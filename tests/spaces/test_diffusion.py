@@ -103,6 +103,7 @@ def test_points_move_through_a_field(page):
     page.locator("#cloud .dots circle").first.wait_for()
     page.get_by_text("step 40 of 40").wait_for()
     assert page.locator("#cloud .dots circle").count() > 20
+    page.get_by_text("step 40 of 40, the end: t = 0, and x is x₀").wait_for()
     page.get_by_role("button", name="Move the points").click()
     page.locator("#cloud .field path").first.wait_for(state="attached")
 
