@@ -83,7 +83,7 @@ ROOMS = (
     ("options", "files", "declaration", "watching"),
     ("averages", "folders", "components"),
     ("data",),
-    ("pictures",),
+    ("pictures", "denoising"),
     ("loops",),
     tuple(BRANCHES),
     tuple(f"publishing.{name}" for name in ("compile", "code", "configs", "copying", "commit", "markdown")),
@@ -292,7 +292,10 @@ def test_every_recipe_declares_what_shared_code_can_serve():
 OTHER_MEANINGS = {
     "training/distances.py": {"density": "how many real images' balls hold a sample (Naeem et al.)"},
     "training/measures/samples.py": {"density": "how many real images' balls hold a sample (Naeem et al.)"},
-    "training/data/known.py": {"classifier-mnist": "the extractor that a data set names: a checkpoint, not a family"},
+    "training/data/known.py": {
+        "classifier-mnist": "the first judge that a data set names: a checkpoint, not a family",
+        "classifier-mnist-plain": "the second judge that a data set names",
+    },
 }
 END_OF_SHARED_PART = "# What single families owe beyond that"
 

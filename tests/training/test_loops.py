@@ -25,6 +25,7 @@ from training.loops.run_options import RunOptions
 from training.loops.single import train
 from training.loops.weights import WeightAverage, learning_rate_at
 from training.options import Stopped, UsageError, parse
+from training.publishing.build import build
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -233,6 +234,41 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
     step = int(re.search(r"stopped and saved at step (\d+); to go on: python -m training.autoencoders.vae", said)[1])
     assert (folder / "checkpoints" / f"step-{step:08d}").is_dir() and "Traceback" not in said
     assert said.rstrip().endswith("--resume true")
+
+
+KILLED_WHILE_EXPORTING = """
+import os, signal, sys
+left, real = int(sys.argv.pop(1)), os.replace
+
+def replace(source, to):
+    global left
+    if ".export.tmp" in str(source):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return real(source, to)
+
+os.replace = replace
+from training.autoencoders import vae
+vae.main()
+"""
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_killed_while_it_exports_it_is_unfinished_and_goes_on_to_the_same_weights(tmp_path, part, tiny_run):
+    """Before each part of the pipeline takes its place: nothing, and the networks without the index."""
+    folder = tmp_path / "run"
+    words = ["--output_dir", str(folder), *TINY]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_EXPORTING, str(part), *words], cwd=ROOT, env=ENVIRONMENT, timeout=600
+    )
+    assert done.returncode == -signal.SIGKILL and (folder / ".export.tmp").exists()
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    with pytest.raises(UsageError, match="it is an unfinished run"):
+        build(folder, tmp_path / "built")
+    tiny(folder, "--resume", "true")
+    assert_same_weights(folder, tiny_run)
+    assert not (folder / ".export.tmp").exists()
 
 
 def test_a_finished_run_resumed_changes_nothing(tmp_path):

@@ -20,6 +20,7 @@ from pipelines.diffusion.pipeline_ddpm import DenoisingDiffusionPipeline
 from training.data.images import DataOptions
 from training.data.source import DataSource, rows_to_show
 from training.declaration import DRAW_IMAGES, DRAW_POINTS, Declaration
+from training.denoising import training_example
 from training.loops.run import start
 from training.loops.run_options import RunOptions
 from training.loops.single import train
@@ -185,44 +186,6 @@ def loss_weight(snr: Tensor, prediction_type: str, weighting: str, gamma: float)
     return {"epsilon": clipped / snr, "sample": clipped, "v_prediction": clipped / (snr + 1)}[prediction_type]
 
 
-def training_example(options: DDPMOptions, source: DataSource) -> str:
-    """Python that trains a loaded pipeline's network further: what it is given, and what it is to predict."""
-    conditional, network, image = is_conditional(options, source), options.network, source.kind == "image"
-    patch, classes, shape = options.patch_size if network == "unet" else 1, len(source.class_names), source.shape
-    drawn = f"2 * torch.rand(32, {', '.join(map(str, shape))}) - 1" if image else f"torch.randn(32, {shape[0]})"
-    noisy, output = "noising.add_noise(x, noise, t)", "predicted"
-    if patch > 1:  # the network sees squares of pixels as channels
-        noisy, output = f"F.pixel_unshuffle({noisy}, {patch})", f"F.pixel_shuffle(predicted, {patch})"
-    given = ", class_labels=c" if conditional or network == "dit" else ""
-    target = {"epsilon": "noise", "sample": "x"}.get(options.prediction_type, "noising.get_velocity(x, noise, t)")
-    lines = [
-        "import torch",
-        "import torch.nn.functional as F",
-        "from diffusers import DDPMScheduler",
-        "",
-        "network, noising = pipe.denoiser.train(), DDPMScheduler.from_config(pipe.scheduler.config)",
-        "optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)",
-        f"for step in range(10):  # put your own {source.kind}s{', and their classes,' if conditional else ''} here",
-        f"    x = {drawn}{'  # pixels in [-1, 1]' if image else ''}",
-        f"    t, noise = torch.randint({options.num_train_timesteps}, (32,)), torch.randn_like(x)",
-    ]
-    if conditional:
-        lines += [
-            f"    c = torch.randint({classes}, (32,))",
-            f"    c[torch.rand(32) < {options.label_dropout:g}] = {classes}  # no class: what guidance compares with",
-        ]
-    elif network == "dit":
-        lines.append("    c = torch.zeros(32, dtype=torch.long)")
-    lines += [
-        f"    predicted = network({noisy}, t{given}, return_dict=False)[0]",
-        f"    F.mse_loss({output}, {target}).backward()",
-        "    optimizer.step()",
-        "    optimizer.zero_grad()",
-        "network.eval()",
-    ]
-    return "\n".join(lines)
-
-
 def picture(pipeline: DenoisingDiffusionPipeline, source: DataSource) -> bytes:
     """64 samples; a conditional model shows its classes column by column."""
     classes = pipeline.data_spec["num_classes"] if pipeline.config.conditional else 0
@@ -240,12 +203,13 @@ def picture(pipeline: DenoisingDiffusionPipeline, source: DataSource) -> bytes:
 def main(argv: list[str] | None = None) -> None:
     options = parse(DDPMOptions, argv, __doc__)
     run, source, model = start(DECLARATION, "denoiser", options, build_model)
-    run.declaration = replace(run.declaration, training_example=training_example(options, source))
     scheduler = build_scheduler(options)
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
     conditional = is_conditional(options, source)
     patch = options.patch_size if options.network == "unet" else 1  # a DiT cuts its own patches
     null = len(source.class_names) if conditional else 0
+    example = training_example(options, source, conditional, patch)
+    run.declaration = replace(run.declaration, training_example=example)
 
     def loss(model, batch: dict[str, Tensor], step: int) -> dict:
         x = batch["x"]

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from torch import nn
 from tqdm.auto import tqdm
@@ -90,6 +91,7 @@ class Run:
             self.accelerator = Accelerator(log_with=log_with, project_dir=str(self.folder), **by_steps)
         except ValueError as error:
             raise UsageError(f"--mixed_precision is {options.mixed_precision}: {error}") from None
+        check_processes(self.accelerator.distributed_type, self.accelerator.num_processes)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.record = {}
@@ -409,6 +411,25 @@ class Run:
         """Write samples.png."""
         with self.saving():
             write_atomically(self.folder / "samples.png", picture)
+
+
+def check_processes(kind: DistributedType, world: int) -> None:
+    """Whether processes work together as the loops need it.
+
+    Raises:
+        UsageError: each is to hold a part of the network only, or those that were started do not know of each other.
+    """
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UsageError(
+            f"accelerate is configured to {kind.value}, which parts the network among processes; here each holds all of it: "
+            "configure it to MULTI_GPU"
+        )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != world:
+        raise UsageError(
+            f"{started} processes were started, and this one knows of {world}; on CPUs start them by "
+            f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
+        )
 
 
 def start(
