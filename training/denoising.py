@@ -1,10 +1,10 @@
 """What a denoiser's card shows of training it further: ten lines of Python, for the network that was trained."""
 
 from training.data.source import DataSource
-from training.options import CommonOptions
+from training.loops.run_options import RunOptions
 
 
-def training_example(options: CommonOptions, source: DataSource, conditional: bool, patch: int) -> str:
+def training_example(options: RunOptions, source: DataSource, conditional: bool, patch: int) -> str:
     """Python that trains a loaded pipeline's network further: what it is given, and what it is to predict.
 
     Args:

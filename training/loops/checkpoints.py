@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from training.files import read_json, write_atomically
+from training.loops.sharding import load_whole
 from training.options import UsageError, one_line
 
 STATE = "state.json"
@@ -31,18 +32,18 @@ KINDS = {
 SLACK, TIMES = 2**24, 8  # bytes of a file of a checkpoint: at most so many, and so many times those of the weights
 
 
-def _pack(state) -> tuple[str, bytes]:
-    """A module or an optimizer as (file ending, bytes): first in memory, so that a full disk is an OSError."""
-    if isinstance(state, nn.Module):
+def _pack(state: dict) -> tuple[str, bytes]:
+    """The state of a part as (file ending, bytes): first in memory, so that a full disk is an OSError."""
+    if all(isinstance(value, Tensor) for value in state.values()):  # of a module
         tensors, places = {}, set()
-        for name, value in state.state_dict().items():
+        for name, value in state.items():
             value = value.detach().cpu().contiguous()
             # weights that are tied lie in one place, which safetensors refuses to write twice
             tensors[name] = value.clone() if value.data_ptr() in places else value
             places.add(value.data_ptr())
         return ".safetensors", save_safetensors(tensors)
     buffer = io.BytesIO()
-    torch.save(state.state_dict(), buffer)
+    torch.save(state, buffer)
     return ".pt", buffer.getvalue()
 
 
@@ -58,8 +59,8 @@ def _remove(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, parts: dict, facts: dict) -> None:
-    """Write `parts` (modules and optimizers by name) and `facts` as one folder that appears when it is complete.
+def save_checkpoint(folder: Path, states: dict, facts: dict) -> None:
+    """Write `states` (those of modules and optimizers, by name) and `facts` as one folder that appears when it is complete.
 
     `facts` are those of `KINDS`.
     """
@@ -68,8 +69,8 @@ def save_checkpoint(folder: Path, parts: dict, facts: dict) -> None:
         _remove(temporary)
         temporary.mkdir(parents=True)
         digests = {}
-        for name, part in parts.items():
-            ending, content = _pack(part)
+        for name, state in states.items():
+            ending, content = _pack(state)
             digests[name + ending] = hashlib.sha256(content).hexdigest()
             write_atomically(temporary / (name + ending), content)
         facts = {**facts, "sha256": digests}
@@ -180,4 +181,4 @@ def _check_numbers(name: str, part, state: dict) -> None:
 def fill(parts: dict, states: dict) -> None:
     """Put what `read_checkpoint` found into `parts`."""
     for name, state in states.items():
-        parts[name].load_state_dict(state)
+        load_whole(parts[name], state)

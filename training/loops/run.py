@@ -29,7 +29,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from torch import nn
 from tqdm.auto import tqdm
@@ -55,6 +54,7 @@ from training.loops.record import (
 )
 from training.loops.resume import check_folder, go_on, settings
 from training.loops.run_options import CommonOptions, RunOptions
+from training.loops.sharding import asked_for, check_processes, whole
 from training.loops.tracker import Tracker
 from training.options import Stopped, UsageError
 
@@ -87,6 +87,7 @@ class Run:
         if isinstance(options, RunOptions):
             by_steps = {k: getattr(options, k) for k in ("mixed_precision", "gradient_accumulation_steps")}
         log_with = None if options.report_to == "none" else options.report_to
+        self.sharding = asked_for()
         try:
             self.accelerator = Accelerator(log_with=log_with, project_dir=str(self.folder), **by_steps)
         except ValueError as error:
@@ -240,9 +241,10 @@ class Run:
 
     def save(self, step: int, parts: dict) -> None:
         """Checkpoint `parts` after `step` steps; drop those that are no longer kept."""
+        states = whole({name: part.state_dict() for name, part in parts.items()})
         if self.is_main:
             with self.saving():
-                save_checkpoint(self.folder / CHECKPOINTS / name_of(step), parts, self._facts(step))
+                save_checkpoint(self.folder / CHECKPOINTS / name_of(step), states, self._facts(step))
                 self._write_record(step=step)
                 before = [folder for folder in self.checkpoints if step_of(folder) <= step]
                 for old in before[: -self.options.keep_checkpoints]:
@@ -260,7 +262,7 @@ class Run:
         if figure < (math.inf if best is None else best["validation"]):
             self.record["best"] = {"step": step, "validation": figure}
             with self.saving():
-                save_checkpoint(self.best_folder, {"average": average}, self._facts(step))
+                save_checkpoint(self.best_folder, {"average": average.state_dict()}, self._facts(step))
 
     def load_best(self, average: nn.Module) -> None:
         """Put in the best averaged weights so far; nothing where there was nothing to validate on (main process).
@@ -411,25 +413,6 @@ class Run:
         """Write samples.png."""
         with self.saving():
             write_atomically(self.folder / "samples.png", picture)
-
-
-def check_processes(kind: DistributedType, world: int) -> None:
-    """Whether processes work together as the loops need it.
-
-    Raises:
-        UsageError: each is to hold a part of the network only, or those that were started do not know of each other.
-    """
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise UsageError(
-            f"accelerate is configured to {kind.value}, which parts the network among processes; here each holds all of it: "
-            "configure it to MULTI_GPU"
-        )
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != world:
-        raise UsageError(
-            f"{started} processes were started, and this one knows of {world}; on CPUs start them by "
-            f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {started}"
-        )
 
 
 def start(

@@ -7,6 +7,7 @@ A recipe hands over four functions and nothing else:
     inspect(pipeline, source) -> ({figure: value}, [warnings]), asked at each validation
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from training.data.batches import batches_in_order, check_batch_size, derive_see
 from training.data.source import Source
 from training.data.splits import StreamSplit
 from training.loops.run import Run
+from training.loops.sharding import skeleton_of, whole_module
 from training.loops.steps import next_batch, optimizer_step, run_steps
 from training.loops.weights import WeightAverage, export_copy, learning_rate_at, make_optimizer
 
@@ -47,9 +49,13 @@ def train(
     spec = spec or model.config.data_spec
     if isinstance(source.validation, StreamSplit):
         source.validation = materialise(source.validation, STREAMED_VALIDATION_ROWS)
-    model.to(accelerator.device)
-    average = WeightAverage(model, options.ema_decay)
-    wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, options, options.learning_rate))
+    if run.sharding:  # the whole of a model may not fit on a device
+        skeleton, average = skeleton_of(model), WeightAverage(model, options.ema_decay)
+        shard(run, model, average)
+        wrapped, optimizer = model, accelerator.prepare_optimizer(make_optimizer(model, options, options.learning_rate))
+    else:
+        skeleton, average = None, WeightAverage(model.to(accelerator.device), options.ema_decay)
+        wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, options, options.learning_rate))
     parts = {"model": model, "average": average, "optimizer": optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
@@ -60,21 +66,23 @@ def train(
 
     def validate(step: int) -> None:
         """Measure the averaged weights, keep the best, draw the curve."""
-        if not run.is_main:
+        if not (run.is_main or run.sharding):
             return
         figures = validation_loss(run, source, average.module, loss, spec)
-        if figures is None:
+        averaged = whole_module(average.module, skeleton)
+        if figures is None or not run.is_main:
             return
-        more, warnings = inspect(make_pipeline(average.module), source)
+        more, warnings = inspect(make_pipeline(averaged), source)
         run.log(step, {**figures, **more})
         for warning in warnings:
             run.warn(step, warning)
-        run.save_best(step, figures["validation"], average.module)
+        run.save_best(step, figures["validation"], averaged)
         run.draw_curve()
 
     def draw() -> None:
+        averaged = whole_module(average.module, skeleton)
         if run.is_main:
-            run.draw_samples(picture(make_pipeline(average.module), source))
+            run.draw_samples(picture(make_pipeline(averaged), source))
 
     def one_step(step: int, batches) -> dict[str, torch.Tensor]:
         for group in optimizer.param_groups:
@@ -86,9 +94,21 @@ def train(
         return terms
 
     step = run_steps(run, source, step, parts, options.gradient_accumulation_steps, one_step, validate, draw)
+    averaged = whole_module(average.module, skeleton)
     if options.export == "best" and run.is_main:
-        run.load_best(average.module)
-    run.finish(step, make_final or make_pipeline, export_copy(average.module))
+        run.load_best(averaged)
+    run.finish(step, make_final or make_pipeline, export_copy(averaged))
+
+
+def shard(run: Run, model: nn.Module, average: WeightAverage) -> None:
+    """Part a model and its average among the processes, in place, and say so."""
+    device, precision = run.accelerator.device, run.options.mixed_precision
+    dataclasses.replace(run.sharding, reshard_after_forward=True).apply(average.module, device, "no")
+    names = run.sharding.apply(model, device, precision)
+    average.pair_with(model)
+    run.say(
+        f"FSDP: {run.world} processes hold a part of every weight, and gather each {' or '.join(names)} as it computes"
+    )
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from training.data.batches import to_device
 from training.data.source import Source
 from training.data.splits import Batch
 from training.loops.run import Run
+from training.loops.sharding import gathered
 from training.loops.weights import learning_rate_at
 
 INTERVALS = ("log_every", "eval_every", "save_every", "sample_every")
@@ -112,7 +113,7 @@ def optimizer_step(run: Run, wrapped: nn.Module, optimizer, parameters: list[nn.
                 norm = accelerator.clip_grad_norm_(parameters, options.max_grad_norm)
                 # fp16 may overflow: its scaler then skips the step by itself
                 if options.mixed_precision != "fp16":
-                    sums["gradient_norm"] = norm
+                    sums["gradient_norm"] = gathered(norm)
             optimizer.step()
             optimizer.zero_grad()
         for name, value in terms.items():

@@ -21,6 +21,7 @@ from training.data.source import Source
 from training.loops.run import Run
 from training.loops.steps import next_batch, optimizer_step, run_steps
 from training.loops.weights import WeightAverage, export_copy, learning_rate_at, make_optimizer
+from training.options import UsageError
 
 LOSSES = ("discriminator_loss", "generator_loss")
 
@@ -48,6 +49,8 @@ def train(
     """
     options, accelerator = run.options, run.accelerator
     check_batch_size(source.train, options.batch_size, run.world)  # before anything is written
+    if run.sharding:
+        raise UsageError("accelerate is configured to FSDP; two players are trained whole: configure it to MULTI_GPU")
     spec = generator.config.data_spec
     players = {"generator": generator, "discriminator": discriminator}
     rates = {"generator": options.learning_rate, "discriminator": options.critic_learning_rate or options.learning_rate}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from training.loops.run_options import RunOptions
+from training.loops.sharding import local
 
 
 class WeightAverage(nn.Module):
@@ -22,8 +23,12 @@ class WeightAverage(nn.Module):
         self.decay = decay
         self.register_buffer("n_averaged", torch.tensor(0))  # stays on the CPU: a GPU would have to be waited for
         self.eval()  # it is only measured and drawn from
-        # listed once: walking through the modules at each step takes as long as averaging
-        self.pairs = [list(module.parameters()) for module in (self.module, model)]
+        self.pair_with(model)
+
+    @torch.no_grad()
+    def pair_with(self, model: nn.Module) -> None:
+        """List what is averaged: once, since walking through the modules at each step takes as long as averaging."""
+        self.pairs = [[local(p) for p in module.parameters()] for module in (self.module, model)]
         self.buffer_pairs = [list(module.buffers()) for module in (self.module, model)]
 
     @torch.no_grad()
