@@ -38,12 +38,13 @@ def as_digit(picture: Image.Image | None, size: int) -> Image.Image:
     weight = np.asarray(ink, dtype=np.float32)
     weight *= 255 / weight.max()  # a thin pen has become faint
     ink = Image.fromarray(weight.astype(np.uint8))
-    # MNIST puts the centre of mass in the middle, as far as the margin allows
+    # MNIST puts the centre of mass on the pixel right below the middle, as far as the margin allows
+    middle = size / 2 + size / 56
     place = []
     for axis, length in ((0, ink.width), (1, ink.height)):
         along = weight.sum(axis)
         centre = (along * (np.arange(length) + 0.5)).sum() / along.sum()
-        place.append(round(min(max(size / 2 - centre, 0), size - length)))
+        place.append(round(min(max(middle - centre, 0), size - length)))
     digit = Image.new("L", (size, size))
     digit.paste(ink, tuple(place))
     return digit

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.conftest import ROOT
 from tests.spaces.conftest import kit_package
@@ -79,12 +79,17 @@ def test_an_empty_paper_is_refused(kit):
             kit.digits.as_digit(empty, 28)
 
 
-def test_the_examples_are_digits_of_mnist_and_come_back_as_they_are(kit):
-    for c, example in enumerate(kit.digits.example_digits()):
-        again = np.asarray(kit.digits.as_digit(example, 28), dtype=float)
-        assert np.abs(again - kit.digits.mnist_digits()[c, 0]).mean() < 8, (
-            c
-        )  # of 255 levels: enlarged, and made small again
+def test_digits_of_mnist_come_back_from_paper_as_they_are(kit):
+    assert len(kit.digits.example_digits()) == 10
+    kept = 0
+    for digit in kit.digits.mnist_digits().reshape(-1, 28, 28):
+        paper = ImageOps.invert(Image.fromarray(digit).resize((280, 280), Image.Resampling.BICUBIC))
+        again = np.asarray(kit.digits.as_digit(paper, 28), dtype=float)
+        moves = {(y, x): np.roll(again, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)}
+        errors = {move: np.abs(moved - digit).mean() for move, moved in moves.items()}
+        assert min(errors.values()) < 16  # of 255 levels: enlarged, and made small again
+        kept += min(errors, key=errors.get) == (0, 0)
+    assert kept >= 150  # of 200; a centre that lies between two pixels may fall to either side
 
 
 def test_the_mnist_digits_are_read_class_by_class(kit):

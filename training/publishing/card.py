@@ -10,6 +10,7 @@ from training.declaration import UNDECLARED, Declaration
 from training.figures import MEASURES, figures, measure_named
 from training.layouts.choice import declaration_in
 from training.options import UsageError
+from training.publishing.code import SUPPORTED
 from training.publishing.commit import commit_of_code
 from training.publishing.markdown import fenced, plain
 from training.publishing.record import read_results, read_run
@@ -58,7 +59,7 @@ def card(folder: Path, name: str, class_name: str, layout: ModuleType) -> str:
         _figures(found, declaration, dataset),
         *(f"{said}:\n\n![{said}]({file})\n" for file, said in pictures.items() if (folder / file).is_file()),
         _limits(dataset),
-        _code(folder),
+        _code(folder, layout.LIBRARY),
         _weights(folder),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(part for part in parts if part)))
@@ -185,8 +186,12 @@ def _limits(dataset: dict) -> str:
     )
 
 
-def _code(folder: Path) -> str:
-    return f"## Code\n\nOf commit {commit_of_code()}.\n\n{_hashes(folder, folder.rglob('*.py'))}"
+def _code(folder: Path, library: str) -> str:
+    oldest, newest = SUPPORTED[library]
+    return (
+        f"## Code\n\nOf commit {commit_of_code()}. Tried with {library} {oldest} and {newest}.\n\n"
+        f"{_hashes(folder, folder.rglob('*.py'))}"
+    )
 
 
 def _weights(folder: Path) -> str:

@@ -14,7 +14,7 @@ from training.publishing.compile import compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 # the oldest and the newest version that load and draw all that is published: benchmarks/versions.py
-SUPPORTED = {"diffusers": ("0.36.0", "0.42.1"), "transformers": ("4.57.6", "5.24.0")}
+SUPPORTED = {"diffusers": ("0.32.0", "0.42.1"), "transformers": ("4.48.0", "5.24.0")}
 
 
 def defining_file(kind: str, class_name: str, root: Path | None = None) -> Path:
