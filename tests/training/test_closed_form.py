@@ -84,7 +84,7 @@ def test_a_fit_is_published_and_measured_like_a_trained_model(tmp_path):
     pipe = DiffusionPipeline.from_pretrained(portable, trust_remote_code=True)
     assert type(pipe).__module__.startswith("diffusers_modules") and len(pipe(4).images) == 4
     card = (portable / "README.md").read_text()
-    assert "mean squared error of reconstructions" in card and "steps on scikit-learn digits" in card
+    assert "mean squared error of reconstructions" in card and "steps on [scikit-learn digits](" in card
 
 
 @pytest.mark.parametrize(("main", "words"), [(clustering, []), (nmf, ["--num_components", "4"])])

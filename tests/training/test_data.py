@@ -266,7 +266,7 @@ def test_a_prepared_batch_keeps_what_is_not_x():
     assert source.describe() == {
         "name": "mine", "id": "my set", "licence": None, "reader": "images", "held_out": "test images",
         "rows": {"train": 4, "validation": 4, "test": 4}, "class_names": ["a", "b", "c", "d"], "fingerprint": None,
-        "found": [], "left_out": [],
+        "found": [], "left_out": [], "language": None, "url": None,
     }  # fmt: skip
 
 

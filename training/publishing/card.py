@@ -189,7 +189,7 @@ def _limits(dataset: dict) -> str:
 def _code(folder: Path, library: str) -> str:
     oldest, newest = SUPPORTED[library]
     return (
-        f"## Code\n\nOf commit {commit_of_code()}. Tried with {library} {oldest} and {newest}.\n\n"
+        f"## Code\n\nOf commit {commit_of_code()}.\n\nTried with {library} {oldest} and {newest}.\n\n"
         f"{_hashes(folder, folder.rglob('*.py'))}"
     )
 

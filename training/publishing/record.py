@@ -25,7 +25,7 @@ RUN_FIELDS = {  # what a run writes, and of what kind it is
     "warnings": list, "seconds": NUMBER,
 }  # fmt: skip
 NEEDED = ("step", "dataset", "parameters", "options", "command", "device", "seconds")  # of a card
-DATASET_FIELDS = ("name", "id", "licence", "url", "language", "reader", "held_out")
+DATASET_FIELDS, ADDED_LATER = ("name", "id", "licence", "reader", "held_out"), ("url", "language")
 ADDRESS = re.compile(r"https://[\w.-]+(/[\w.~%+/-]*)?", re.ASCII)  # nothing that ends a link on a page
 RESULT_FIELDS = {
     "dataset": str, "convention": str, "split": str, "extractor": dict, "floor": dict, "samples": int,
@@ -56,7 +56,8 @@ def read_run(folder: Path) -> dict:
     language = run["dataset"].get("language")
     if language is not None and not re.fullmatch("[a-z]{2,3}", str(language)):
         raise UsageError(f"{file}: dataset.language is {language!r:.100}; it must be a code like 'en'")
-    run["dataset"] = {name: run["dataset"].get(name) for name in DATASET_FIELDS}
+    kept = (*DATASET_FIELDS, *(name for name in ADDED_LATER if name in run["dataset"]))
+    run["dataset"] = {name: run["dataset"].get(name) for name in kept}
     for name, value in run["dataset"].items():
         if value is not None:
             _check_text(value, f"{file}: dataset.{name}", LONGEST_LINE)
