@@ -1,10 +1,13 @@
 """How a page is served to many at once: queues by cost, and what would otherwise grow with calls, sessions and threads."""
 
 import os
+import secrets
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import gradio.state_holder
+from gradio import processing_utils
 from gradio.route_utils import get_fn
 from gradio.state_holder import SessionState
 
@@ -27,6 +30,25 @@ class Session(SessionState):
 def keep_little() -> None:
     """Let what gradio keeps of a session be a `Session`."""
     gradio.state_holder.SessionState = Session
+
+
+def write_pictures_whole() -> None:
+    """Let the file of a picture appear when it is complete.
+
+    Gradio names it by its content and writes it anew where the same picture is drawn again, while a browser may be
+    reading it: that one would get a part of it.
+    """
+
+    def save(img, cache_dir: str, name: str = "image", format: str = "webp") -> str:
+        content = processing_utils.encode_pil_to_bytes(img, format)
+        file = (Path(cache_dir) / processing_utils.hash_bytes(content) / f"{name}.{format}").resolve()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        begun = file.with_name(f".{secrets.token_hex(8)}.tmp")
+        begun.write_bytes(content)
+        os.replace(begun, file)
+        return str(file)
+
+    processing_utils.save_pil_to_cache = save
 
 
 def queue_by_cost(demo: gr.Blocks) -> None:

@@ -15,7 +15,7 @@ from kit import requests
 from kit.errors import user_error
 from kit.inputs import Refused, taken
 from kit.models import Models
-from kit.serving import MOST_SESSIONS, keep_little, one_thread_each, queue_by_cost
+from kit.serving import MOST_SESSIONS, keep_little, one_thread_each, queue_by_cost, write_pictures_whole
 from kit.words import short
 
 MAX_UPLOAD = "10mb"
@@ -70,6 +70,7 @@ def launch(demo: gr.Blocks) -> None:
     demo.enable_monitoring = False  # gradio heeds its own option only once the page has been there for a while
     one_thread_each()
     keep_little()
+    write_pictures_whole()
     demo.queue(max_size=None)
     queue_by_cost(demo)
     demo.launch(

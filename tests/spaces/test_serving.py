@@ -3,6 +3,7 @@
 import ast
 import itertools
 import json
+import os
 import threading
 import time
 
@@ -10,6 +11,8 @@ import gradio as gr
 import gradio.state_holder
 import httpx
 import pytest
+from gradio import processing_utils
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.spaces.conftest import kit_package
@@ -242,3 +245,17 @@ def test_calls_wait_behind_those_of_their_cost_and_are_refused_alone(kit, monkey
     finally:
         on.set()
         demo.close()
+
+
+def test_a_picture_that_is_drawn_again_is_whole_for_whom_reads_it(kit, tmp_path, monkeypatch):
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", processing_utils.save_pil_to_cache)
+    theirs = processing_utils.save_pil_to_cache(Image.new("L", (9, 9)), str(tmp_path), format="png")
+    kit.serving.write_pictures_whole()
+    ours = processing_utils.save_pil_to_cache(Image.new("L", (9, 9)), str(tmp_path), format="png")
+    assert ours == theirs and os.listdir(os.path.dirname(ours)) == ["image.png"]
+    before = os.stat(ours).st_ino
+    with open(ours, "rb") as reading:
+        reading.read(5)
+        processing_utils.save_pil_to_cache(Image.new("L", (9, 9)), str(tmp_path), format="png")
+        assert os.stat(ours).st_ino != before  # another file: the one that is open stays as it was
+        assert Image.open(ours).size == (9, 9) and reading.read().endswith(b"IEND\xaeB`\x82")

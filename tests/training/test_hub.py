@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -197,12 +198,30 @@ def test_a_space_is_created_with_its_models(hub, publish):
     assert {"app.py", "kit/theme.py", "README.md", "requirements.txt"} < set(held["branches"]["main"][1])
 
 
-def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_time_nothing(hub, publish):
-    done = publish("--all", "--namespace", "team")
+FEW = ("vae-digits", "gan-digits", "ddpm-digits", "gpt-python-docs")
+PAGES = ("vae", "diffusion", "adversarial", "gallery")
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A copy of the tree with few checkpoints and Spaces: each model is built twice, each Space asked in a process."""
+    for name in ("training", "pipelines", "spaces/kit", *(f"spaces/{page}" for page in PAGES)):
+        shutil.copytree(ROOT / name, tmp_path / "few" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FEW:
+        shutil.copytree(ROOT / "checkpoints" / name, tmp_path / "few" / "checkpoints" / name)
+    return tmp_path / "few"
+
+
+def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_time_nothing(hub, few, tmp_path):
+    def publish_all() -> subprocess.CompletedProcess:
+        words = [sys.executable, "-m", "training.publish", "--all", "--namespace", "team"]
+        environment = {**os.environ, **hub.environment(tmp_path / "home")}
+        return subprocess.run(words, cwd=few, env=environment, capture_output=True, text=True, timeout=900)
+
+    done = publish_all()
     assert done.returncode == 0, done.stderr
     first, said = hub.ask("/_/log"), hub.ask("/_/repos")
-    names = {p.parent.name for p in ROOT.glob("checkpoints/*/run.json")}
-    apps = {p.parent.name for p in ROOT.glob("spaces/*/app.py")}
+    names, apps = set(FEW), set(PAGES)
     assert {f"model/team/{name}" for name in names} | {f"space/team/{name}" for name in apps} == {
         name for name in said if "/team/" in name
     }
@@ -221,12 +240,12 @@ def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_ti
             n for n in names if needed <= set(json.loads((ROOT / f"checkpoints/{n}/results.json").read_text())["calls"])
         }
         assert only[name] == answers and 0 < len(answers) < len(names)
-    assert not only["vae"] & only["density"] and len(only["density"]) < len(names)
+    assert not only["vae"] & only["adversarial"]
     readme = urllib.request.urlopen(f"{hub.url}/spaces/team/diffusion/resolve/main/README.md").read().decode()
     assert "models:\n- team/ddpm" in readme and "sdk: gradio" in readme
     items = hub.ask("/api/collections/team/genus-1")["items"]
     assert len(items) == len(names) + len(apps)
-    done = publish("--all", "--namespace", "team")
+    done = publish_all()
     assert done.returncode == 0 and "published" not in done.stderr and done.stderr.count("as it was") == len(items)
     changes = [
         line
@@ -239,7 +258,6 @@ def test_everything_at_once_models_first_spaces_at_their_commits_and_a_second_ti
 NEEDED = {  # calls that a model of the page answers, and no other
     "diffusion": {"noise", "predict"},
     "adversarial": {"discriminate"},
-    "language-model": {"next_token"},
     "vae": {"elbo_terms", "reconstruct", "log_prob"},
 }
 
@@ -283,7 +301,8 @@ def test_a_failure_half_way_commits_nothing_and_the_next_call_completes_it(tmp_p
                 assert "nothing was committed, the new repository user/fault is empty" in last, (fault, last)
                 assert held["branches"]["main"] == [1, [".gitattributes"]]
             hub.ask("/_/fault", [])
-        for hub, process in zip(hubs, [start(h, i) for i, h in enumerate(hubs)], strict=True):
+        some = hubs[::4]  # each costs seconds, and all stand alike now
+        for hub, process in zip(some, [start(h, i) for i, h in enumerate(some)], strict=True):
             _, said = process.communicate(timeout=900)
             assert process.returncode == 0, said
             assert "model_index.json" in hub.files("model/user/fault")
