@@ -1,0 +1,144 @@
+"""Invertible layers of images: each maps (B, C, H, W) to the same shape, and says by how much it stretches space.
+
+After Kingma and Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", arXiv 1807.03039, table 1. What is
+scaled is computed in float32, or in the type of x where that is finer; the networks in that of their weights.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MOST_LOG_SCALE = 2.0  # of an affine coupling: no input makes it overflow
+MIXINGS = ("lu", "plain")
+
+
+def exactly(x: Tensor):
+    """A block in which nothing is rounded to half precision, whatever the networks around it compute in."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+class Actnorm(nn.Module):
+    """y = exp(s) (x + b), for each channel; a new one is the identity until `initialise` has seen data."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """So that each channel of these data (N, C, H, W) comes out with mean 0 and variance 1.
+
+        Raises:
+            ValueError: a channel is constant.
+        """
+        std, mean = torch.std_mean(x.double(), dim=(0, 2, 3))
+        constant = (~(std > 1e-6)).nonzero()[:, 0].tolist()
+        if constant:
+            raise ValueError(
+                f"channel {constant[0]} has standard deviation 0 here; a flow has no density of a constant"
+            )
+        self.bias.copy_(-mean)
+        self.log_scale.copy_(-std.log())
+
+    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """x -> y and log |det|, a scalar: H W sum_c s_c; or back."""
+        bias, log_scale = (p.to(x.dtype).view(1, -1, 1, 1) for p in (self.bias, self.log_scale))
+        log_det = x.shape[2] * x.shape[3] * log_scale.sum()
+        if inverse:
+            return x * torch.exp(-log_scale) - bias, -log_det
+        return (x + bias) * torch.exp(log_scale), log_det
+
+
+class Mixing(nn.Module):
+    """An invertible 1x1 convolution: y = W x at each pixel, log |det| = H W log |det W|.
+
+    "plain" learns W itself; "lu" learns its decomposition W = P L (U + diag(s)), of which log |det W| = sum log |s|.
+    W is a random rotation at first.
+    """
+
+    def __init__(self, channels: int, kind: str):
+        super().__init__()
+        self.kind = kind
+        weight = torch.linalg.qr(torch.randn(channels, channels))[0]
+        if kind == "plain":
+            self.weight = nn.Parameter(weight)
+            return
+        permutation, lower, upper = torch.linalg.lu(weight)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", upper.diagonal().sign())
+        self.lower, self.upper = nn.Parameter(lower.tril(-1)), nn.Parameter(upper.triu(1))
+        self.log_s = nn.Parameter(upper.diagonal().abs().log())
+
+    def matrix(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """W and log |det W|."""
+        if self.kind == "plain":
+            weight = self.weight.to(dtype)
+            return weight, torch.linalg.slogdet(weight).logabsdet
+        log_s = self.log_s.to(dtype)
+        lower = self.lower.to(dtype).tril(-1) + torch.eye(len(log_s), dtype=dtype, device=log_s.device)
+        upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * log_s.exp())
+        return self.permutation.to(dtype) @ lower @ upper, log_s.sum()
+
+    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """x -> y and log |det|, a scalar; or back, by the inverse of W in float64."""
+        with exactly(x):
+            weight, log_det = self.matrix(x.dtype)
+            if inverse:
+                weight, log_det = torch.linalg.inv(weight.double()).to(x.dtype), -log_det
+            y = (weight @ x.flatten(2)).view_as(x)
+        return y, x.shape[2] * x.shape[3] * log_det
+
+    def check_values(self) -> None:
+        """Raises a ValueError where W has no inverse."""
+        weight, log_det = self.matrix(torch.float64)
+        if not log_det.isfinite() or torch.linalg.cond(weight) > 1e6:
+            raise ValueError("the 1x1 convolution's W is singular; a flow needs one with an inverse")
+
+
+class Affine(nn.Module):
+    """An affine coupling: half of the channels stay, the others are scaled and shifted by what a network makes of these.
+
+    The identity at first. The log-scale keeps within `MOST_LOG_SCALE`.
+    """
+
+    def __init__(self, channels: int, width: int, seen: int = 0, swapped: bool = False):
+        super().__init__()
+        self.kept, self.swapped = channels // 2, swapped
+        moved = channels - self.kept
+        if swapped:
+            self.kept, moved = moved, self.kept
+        self.net = nn.Sequential(
+            nn.Conv2d(self.kept + seen, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * moved, 3, padding=1),
+        )
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x: Tensor, seen: Tensor | None = None, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """x, and what else the network sees (B, `seen`, H, W) -> y and log |det| (B,); or back."""
+        moving = x.shape[1] - self.kept
+        if self.swapped:
+            moved, kept = x.split([moving, self.kept], 1)
+        else:
+            kept, moved = x.split([self.kept, moving], 1)
+        given = kept if seen is None else torch.cat([kept, seen.to(kept.dtype)], 1)
+        shift, raw = self.net(given.to(self.net[0].weight.dtype)).to(x.dtype).chunk(2, 1)
+        log_scale = MOST_LOG_SCALE * torch.tanh(raw / MOST_LOG_SCALE)
+        moved = (moved - shift) * torch.exp(-log_scale) if inverse else moved * torch.exp(log_scale) + shift
+        log_det = log_scale.flatten(1).sum(1)
+        y = torch.cat([moved, kept] if self.swapped else [kept, moved], 1)
+        return y, -log_det if inverse else log_det
+
+
+def squeeze(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 4 C, H/2, W/2): each 2x2 square becomes channels."""
+    return F.pixel_unshuffle(x, 2)
+
+
+def unsqueeze(x: Tensor) -> Tensor:
+    """The inverse of `squeeze`."""
+    return F.pixel_shuffle(x, 2)
