@@ -49,6 +49,8 @@ class Coupling(nn.Module):
     def __init__(self, kept: Tensor, classes: int, width: int, transform: str, bins: int, bound: float):
         super().__init__()
         self.kept, self.moved = kept.nonzero()[:, 0].tolist(), (~kept).nonzero()[:, 0].tolist()
+        places = [*self.kept, *self.moved]
+        self.order = [places.index(i) for i in range(len(places))]
         self.transform, self.bound, self.classes = transform, bound, classes
         self.numbers = 3 * bins - 1 if transform == "spline" else 2
         self.first = nn.Linear(len(self.kept) + classes, width)
@@ -71,9 +73,7 @@ class Coupling(nn.Module):
             shift, log_slope = parameters[..., 0], MOST_LOG_SCALE * torch.tanh(parameters[..., 1] / MOST_LOG_SCALE)
             moved = (moved - shift) * torch.exp(-log_slope) if inverse else moved * torch.exp(log_slope) + shift
             log_slope = -log_slope if inverse else log_slope
-        out = x.clone()
-        out[:, self.moved] = moved
-        return out, log_slope.sum(1)
+        return torch.cat([x[:, self.kept], moved], 1)[:, self.order], log_slope.sum(1)
 
 
 class CouplingFlowModel(ModelMixin, ConfigMixin):

@@ -15,14 +15,13 @@ LEAST = 1e-3  # of the interval: width and height of a bin; and the slope at a k
 
 def knots(raw: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """(..., K) of any values -> K + 1 rising places from -bound to bound, and the K distances between them."""
-    share = LEAST + (1 - LEAST * raw.shape[-1]) * torch.softmax(raw, dim=-1)
-    places = F.pad(2 * bound * share.cumsum(-1) - bound, (1, 0), value=-bound)
-    return places, 2 * bound * share
+    distances = 2 * bound * (LEAST + (1 - LEAST * raw.shape[-1]) * torch.softmax(raw, dim=-1))
+    return F.pad(distances.cumsum(-1), (1, 0)) - bound, distances
 
 
-def at(values: Tensor, index: Tensor) -> Tensor:
-    """The value of each spline (..., K) at its bin (...)."""
-    return values.gather(-1, index[..., None])[..., 0]
+def slopes_at(raw: Tensor) -> Tensor:
+    """(..., K - 1) of any values -> the K + 1 slopes at the knots, 1 at both ends."""
+    return F.pad(LEAST + F.softplus(raw + math.log(math.expm1(1 - LEAST))), (1, 1), value=1.0)
 
 
 def spline(x: Tensor, parameters: Tensor, bound: float, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -38,26 +37,29 @@ def spline(x: Tensor, parameters: Tensor, bound: float, inverse: bool = False) -
         y and log |dy/dx|, of x's shape.
     """
     bins = (parameters.shape[-1] + 1) // 3
-    widths, heights, slopes = parameters.split([bins, bins, bins - 1], dim=-1)
-    inside = (x >= -bound) & (x <= bound)
     place = x.clamp(-bound, bound)
-    (x_knots, widths), (y_knots, heights) = knots(widths, bound), knots(heights, bound)
-    slopes = F.pad(LEAST + F.softplus(slopes + math.log(math.expm1(1 - LEAST))), (1, 1), value=1.0)
-    index = (place[..., None] >= (y_knots if inverse else x_knots)[..., 1:-1]).sum(-1)
-    x_low, y_low, width, height = (at(v, index) for v in (x_knots, y_knots, widths, heights))
-    slope, next_slope, steepness = at(slopes, index), at(slopes, index + 1), height / width
+    # of x and of y at once: on few numbers each operation costs alike, however many it is of
+    both, distances = knots(parameters[..., : 2 * bins].unflatten(-1, (2, bins)), bound)
+    index = (place[..., None] >= both[..., int(inverse), 1:-1]).sum(-1)
+    index = index[..., None, None].expand(*index.shape, 2, 1)
+    x_low, y_low = both.gather(-1, index)[..., 0].unbind(-1)
+    width, height = distances.gather(-1, index)[..., 0].unbind(-1)
+    slopes = slopes_at(parameters[..., 2 * bins :])
+    here = index[..., 0, :]
+    slope, next_slope = slopes.gather(-1, torch.cat([here, here + 1], -1)).unbind(-1)
+    steepness = height / width
     bend = slope + next_slope - 2 * steepness
     if inverse:  # the root of a quadratic equation in [0, 1]
         y = place - y_low
         a, b, c = height * (steepness - slope) + y * bend, height * slope - y * bend, -steepness * y
         part = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
-        out = x_low + part * width
     else:
         part = (place - x_low) / width
-        both = part * (1 - part)
-        out = y_low + height * (steepness * part.square() + slope * both) / (steepness + bend * both)
-    both = part * (1 - part)
-    rise = next_slope * part.square() + 2 * steepness * both + slope * (1 - part).square()
-    log_slope = 2 * steepness.log() + rise.log() - 2 * (steepness + bend * both).log()
-    log_slope = -log_slope if inverse else log_slope
-    return torch.where(inside, out, x), torch.where(inside, log_slope, 0.0)
+    rest = 1 - part
+    product = part * rest
+    below = steepness + bend * product
+    out = x_low + part * width if inverse else y_low + height * (steepness * part.square() + slope * product) / below
+    rise = next_slope * part.square() + 2 * steepness * product + slope * rest.square()
+    log_slope = torch.log(rise * (steepness / below).square())
+    inside = place == x
+    return torch.where(inside, out, x), torch.where(inside, -log_slope if inverse else log_slope, 0.0)
