@@ -312,7 +312,7 @@ def test_a_full_disk_stops_in_one_line_and_keeps_the_last_checkpoint(tmp_path):
     done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 2, done.stderr
     error = done.stderr.strip().splitlines()[-1]
-    assert re.search(r"error: --output_dir .* cannot be written .*; the last whole checkpoint is none", error)
+    assert re.search(r"error: --output_dir .* cannot be written .*; nothing was kept", error)
     assert "Traceback" not in done.stderr
     assert not list((fresh / "checkpoints").glob("*step*"))  # nothing written half
 

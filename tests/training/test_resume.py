@@ -15,6 +15,7 @@ from training.autoencoders import vae
 from training.classical import density
 from training.loops.checkpoints import fill, read_checkpoint, save_checkpoint
 from training.loops.record import checkpoints_of, read_log
+from training.loops.resume import check_folder
 from training.options import UsageError
 
 KILLED, FITTED = "one network, killed", "fitted at once"
@@ -257,3 +258,10 @@ def test_a_saved_optimizer_runs_no_code(tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.pt does not hold optimizer, UnpicklingError"):
         read_checkpoint(tmp_path / "c", parts, "a")
     assert not ran.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != tmp_path)  # of a root user all can be
+    with pytest.raises(UsageError, match=f"cannot be written, {tmp_path} is read-only or another user's"):
+        check_folder(tmp_path / "deep" / "run", "density", density.DensityOptions(output_dir=str(tmp_path / "deep")))
+    assert not list(tmp_path.iterdir())

@@ -43,6 +43,9 @@ def check_folder(folder: Path, family: str, options: CommonOptions) -> dict:
     try:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--output_dir {folder}: is a file; it must be a folder")
+        place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not os.access(place, os.W_OK):
+            raise UsageError(f"--output_dir {folder}: cannot be written, {place} is read-only or another user's")
         empty = not folder.is_dir() or all(p.name.endswith(".tmp") for p in folder.iterdir())
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: cannot be read ({error})") from None

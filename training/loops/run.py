@@ -289,11 +289,11 @@ class Run:
         try:
             yield
         except (OSError, SafetensorError) as error:
-            last = self.checkpoints[-1] if self.checkpoints else "none"
-            raise UsageError(
-                f"--output_dir {self.folder}: cannot be written ({error}); the last whole checkpoint is {last}, "
-                "--resume true goes on from it"
-            ) from None
+            done = self.checkpoints[-1:]
+            left = (
+                f"the last whole checkpoint is {done[0]}, --resume true goes on from it" if done else "nothing was kept"
+            )
+            raise UsageError(f"--output_dir {self.folder}: cannot be written ({error}); {left}") from None
 
     # what happens at each step
 
