@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -506,6 +507,8 @@ def test_a_page_does_what_it_says(page, given, tmp_path):
     for block in blocks_of(page):
         if block.language == "python":
             run_python(block, tmp_path, given)
+        elif block.language == "yaml":  # of accelerate; tests/training/test_machines.py gives it to accelerate
+            assert "distributed_type" in yaml.safe_load(block.text)
         else:
             assert block.language == "bash", f"{block}: a block of {block.language or 'nothing'}, which no one runs"
             for command in commands_of(block):
@@ -550,7 +553,7 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_every_option_that_is_named_exists():
-    known = {"--help", "--nproc_per_node"}
+    known = {"--help", "--nproc_per_node", "--config_file"}
     for file in [*ROOT.glob("training/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         text = file.read_text(encoding="utf-8")
         known |= {f"--{name}" for name in re.findall(r"^    (\w+): .*= option\(", text, re.MULTILINE)}
