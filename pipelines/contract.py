@@ -307,6 +307,10 @@ class Contract(CheckedComponents, CarriesCode, StepByStep):
             raise ValueError(f"class_labels is None; {by} needs the class of x, 0 to {self.num_classes - 1}")
         return self._labels(class_labels, batch_size)
 
+    def _each_class(self, batch_size: int) -> list[Tensor]:
+        """For each class, that class for all samples: (B,) int64 each."""
+        return [torch.full((batch_size,), c, device=self._execution_device) for c in range(self.num_classes)]
+
     # Paths between two codes
 
     def _check_path(self, steps: int, class_labels: ClassLabels) -> list[int] | None:

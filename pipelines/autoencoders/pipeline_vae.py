@@ -241,9 +241,6 @@ class VAEPipeline(Contract, DiffusionPipeline):
         """D of z."""
         return self.vae.config.latent_dim
 
-    def _each_class(self, batch_size: int) -> list[Tensor]:
-        return [torch.full((batch_size,), c, device=self._execution_device) for c in range(self.num_classes)]
-
     @staticmethod
     def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
         return 0.5 * (logvar.exp() + mean.square() - 1 - logvar).sum(1)

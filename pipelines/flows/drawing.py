@@ -1,5 +1,6 @@
 """What the pipelines of flows share: every code is a draw of N(0, I), and codes and x are each other's images."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -78,6 +79,13 @@ class Invertible(Contract):
         if latents is None:
             latents = temperature * self._noise((batch_size, self.latent_dim), generator)
         yield self._one_step(latents, labels, output_type, lambda z: self._from_codes(z, labels, output_type))
+
+    def _log_prob_of(self, x: Tensor, class_labels: ClassLabels, *noise: Tensor) -> Tensor:
+        """What the flow says of x, given the classes: (B,); of a conditional flow without them, of all classes alike."""
+        if self.num_classes and class_labels is None:
+            by_class = [self.flow(x, labels, *noise).log_prob for labels in self._each_class(len(x))]
+            return torch.stack(by_class).logsumexp(0) - math.log(self.num_classes)
+        return self.flow(x, self._labels(class_labels, len(x)), *noise).log_prob
 
     @torch.no_grad()
     def encode(self, x, class_labels: ClassLabels = None) -> Tensor:

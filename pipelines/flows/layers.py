@@ -8,13 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.flows.gaussian import scaled
+
 MOST_LOG_SCALE = 2.0  # of an affine coupling: no input makes it overflow
 MIXINGS = ("lu", "plain")
-
-
-def exactly(x: Tensor):
-    """A block in which nothing is rounded to half precision, whatever the networks around it compute in."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 class Actnorm(nn.Module):
@@ -82,7 +79,7 @@ class Mixing(nn.Module):
 
     def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """x -> y and log |det|, a scalar; or back, by the inverse of W in float64."""
-        with exactly(x):
+        with torch.autocast(x.device.type, enabled=False):  # whatever the networks around it compute in
             weight, log_det = self.matrix(x.dtype)
             if inverse:
                 weight, log_det = torch.linalg.inv(weight.double()).to(x.dtype), -log_det
@@ -127,11 +124,8 @@ class Affine(nn.Module):
             kept, moved = x.split([self.kept, moving], 1)
         given = kept if seen is None else torch.cat([kept, seen.to(kept.dtype)], 1)
         shift, raw = self.net(given.to(self.net[0].weight.dtype)).to(x.dtype).chunk(2, 1)
-        log_scale = MOST_LOG_SCALE * torch.tanh(raw / MOST_LOG_SCALE)
-        moved = (moved - shift) * torch.exp(-log_scale) if inverse else moved * torch.exp(log_scale) + shift
-        log_det = log_scale.flatten(1).sum(1)
-        y = torch.cat([moved, kept] if self.swapped else [kept, moved], 1)
-        return y, -log_det if inverse else log_det
+        moved, log_det = scaled(moved, shift, raw, MOST_LOG_SCALE, inverse)
+        return torch.cat([moved, kept] if self.swapped else [kept, moved], 1), log_det
 
 
 def squeeze(x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ A layer's Jacobian is triangular, so its log-determinant is a sum. Affine layers
 Bengio, "Density estimation using Real NVP", arXiv 1605.08803); spline layers bend (Durkan et al., arXiv 1906.04032).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.flows.gaussian import scaled, standard_normal
 from pipelines.flows.splines import spline
 from pipelines.specs import check_config, refuse_weights
 
@@ -69,11 +69,11 @@ class Coupling(nn.Module):
         moved = x[:, self.moved]
         if self.transform == "spline":
             moved, log_slope = spline(moved, parameters, self.bound, inverse)
+            log_det = log_slope.sum(1)
         else:
-            shift, log_slope = parameters[..., 0], MOST_LOG_SCALE * torch.tanh(parameters[..., 1] / MOST_LOG_SCALE)
-            moved = (moved - shift) * torch.exp(-log_slope) if inverse else moved * torch.exp(log_slope) + shift
-            log_slope = -log_slope if inverse else log_slope
-        return torch.cat([x[:, self.kept], moved], 1)[:, self.order], log_slope.sum(1)
+            shift, raw = parameters.unbind(-1)
+            moved, log_det = scaled(moved, shift, raw, MOST_LOG_SCALE, inverse)
+        return torch.cat([x[:, self.kept], moved], 1)[:, self.order], log_det
 
 
 class CouplingFlowModel(ModelMixin, ConfigMixin):
@@ -159,8 +159,7 @@ class CouplingFlowModel(ModelMixin, ConfigMixin):
         """x (B, D), class_labels (B,) of a conditional flow -> z, log |det| and log p(x)."""
         points, log_dets = self.steps(x, class_labels)
         z, log_det = points[-1], torch.stack(log_dets).sum(0)
-        log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-        return FlowOutput(z=z, log_det=log_det, log_prob=log_prior + log_det)
+        return FlowOutput(z=z, log_det=log_det, log_prob=standard_normal(z) + log_det)
 
     def inverse(self, z: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """z (B, D) -> x (B, D)."""

@@ -19,6 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from pipelines.flows.gaussian import scaled, standard_normal
 from pipelines.flows.layers import MIXINGS, Actnorm, Affine, Mixing, squeeze, unsqueeze
 from pipelines.specs import check_config
 
@@ -43,18 +44,6 @@ class GlowOutput(BaseOutput):
     log_det: Tensor
     log_q: Tensor
     log_prob: Tensor
-
-
-def standard_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I): (B, ...) -> (B,)."""
-    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-
-
-def scaled(h: Tensor, mean: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """(h - mean) exp(-s), s within `MOST_OF_A_SPLIT`, and log |det| (B,); or back."""
-    log_scale = (MOST_OF_A_SPLIT * torch.tanh(raw / MOST_OF_A_SPLIT)).expand_as(h)
-    log_det = -log_scale.flatten(1).sum(1)
-    return (h * torch.exp(log_scale) + mean, -log_det) if inverse else ((h - mean) * torch.exp(-log_scale), log_det)
 
 
 class Step(nn.Module):
@@ -225,11 +214,11 @@ class GlowModel(ModelMixin, ConfigMixin):
             if number < len(self.splits):
                 h, gone = h.chunk(2, 1)
                 mean, raw = self._of_split(number, h)
-                z, log_det = scaled(gone, mean, raw, inverse=False)
+                z, log_det = scaled(gone, mean, raw, MOST_OF_A_SPLIT, inverse=True)
                 found.append(z.flatten(1))
                 total = total + log_det
         mean, raw = self._top(class_labels, h)
-        z, log_det = scaled(h, mean, raw, inverse=False)
+        z, log_det = scaled(h, mean, raw, MOST_OF_A_SPLIT, inverse=True)
         return torch.cat([*found, z.flatten(1)], 1), total + log_det
 
     def _of_split(self, number: int, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,10 +229,10 @@ class GlowModel(ModelMixin, ConfigMixin):
         """Codes (B, D) -> h (B, C, H, W) on the real line."""
         parts = [part.unflatten(1, shape) for part, shape in
                  zip(z.split([math.prod(shape) for shape in self.code_shapes], 1), self.code_shapes, strict=True)]  # fmt: skip
-        h, _ = scaled(parts[-1], *self._top(class_labels, parts[-1]), inverse=True)
+        h, _ = scaled(parts[-1], *self._top(class_labels, parts[-1]), MOST_OF_A_SPLIT)
         for number in reversed(range(len(self.levels))):
             if number < len(self.splits):
-                gone, _ = scaled(parts[number], *self._of_split(number, h), inverse=True)
+                gone, _ = scaled(parts[number], *self._of_split(number, h), MOST_OF_A_SPLIT)
                 h = torch.cat([h, gone], 1)
             for step in reversed(self.levels[number]):
                 h, _ = step(h, inverse=True)

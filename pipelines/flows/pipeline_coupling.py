@@ -5,7 +5,6 @@ sample      z ~ N(0, T^2 I), x = f^-1(z)
 layers      the points after each layer, and how much each stretches space there
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from pipelines.contract import ClassLabels, ExactLikelihood, Generators
 from pipelines.flows.drawing import Invertible
+from pipelines.flows.gaussian import standard_normal
 from pipelines.steps import Images
 
 
@@ -57,12 +57,7 @@ class CouplingFlowPipeline(Invertible, ExactLikelihood, DiffusionPipeline):
         Without classes a conditional flow gives log p(x) of all classes alike. `generator` changes nothing.
         """
         x = self._check_x(x)
-        if self.num_classes and class_labels is None:
-            by_class = [
-                self.flow(x, torch.full((len(x),), c, device=x.device)).log_prob for c in range(self.num_classes)
-            ]
-            return torch.stack(by_class).logsumexp(0) - math.log(self.num_classes)
-        return self.flow(x, self._labels(class_labels, len(x))).log_prob
+        return self._log_prob_of(x, class_labels)
 
     # Codes
 
@@ -77,5 +72,5 @@ class CouplingFlowPipeline(Invertible, ExactLikelihood, DiffusionPipeline):
         """What each layer makes of x (B, D), and its log |det| there."""
         x = self._check_x(x)
         points, log_dets = self.flow.steps(x, self._labels_needed(class_labels, len(x), "layers"))
-        log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(points[-1]).sum(1)
+        log_prior = standard_normal(points[-1])
         return FlowLayers(points=torch.stack(points), log_dets=torch.stack(log_dets), log_prior=log_prior)

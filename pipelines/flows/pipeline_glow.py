@@ -50,17 +50,9 @@ class GlowPipeline(Invertible, DiffusionPipeline):
 
     def _draws(self, x: Tensor, class_labels: ClassLabels, num_samples: int, generator: Generators) -> Tensor:
         """log p(y) - log q(y|x) of places within the levels: (num_samples, B)."""
-        labels = self._labels(class_labels, len(x))
-        uniform, found = self.flow.dequantizer is None, []
-        for _ in range(num_samples):
-            noise = self._noise(x.shape, generator, uniform=uniform)
-            if labels is None and self.num_classes:
-                each = [torch.full((len(x),), c, device=x.device) for c in range(self.num_classes)]
-                by_class = torch.stack([self.flow(x, one, noise).log_prob for one in each])
-                found.append(by_class.logsumexp(0) - math.log(self.num_classes))
-            else:
-                found.append(self.flow(x, labels, noise).log_prob)
-        return torch.stack(found)
+        uniform = self.flow.dequantizer is None
+        places = (self._noise(x.shape, generator, uniform=uniform) for _ in range(num_samples))
+        return torch.stack([self._log_prob_of(x, class_labels, place) for place in places])
 
     @torch.no_grad()
     def elbo(self, x, num_samples: int = 1, class_labels: ClassLabels = None, generator: Generators = None) -> Tensor:
