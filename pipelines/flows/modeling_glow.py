@@ -49,9 +49,10 @@ class GlowOutput(BaseOutput):
 class Step(nn.Module):
     """Actnorm, 1x1 convolution, affine coupling."""
 
-    def __init__(self, channels: int, width: int, mixing: str):
+    def __init__(self, channels: int, width: int, depth: int, mixing: str):
         super().__init__()
-        self.norm, self.mixing, self.coupling = Actnorm(channels), Mixing(channels, mixing), Affine(channels, width)
+        self.norm, self.mixing = Actnorm(channels), Mixing(channels, mixing)
+        self.coupling = Affine(channels, width, depth=depth)
 
     def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         total = 0.0
@@ -98,6 +99,7 @@ class GlowModel(ModelMixin, ConfigMixin):
         num_blocks: steps at each of them.
         width: channels inside each coupling's network at the finest resolution.
         top_width: the same at all others; None for `width`.
+        depth: gated residual blocks in each coupling's network; 0 for Glow's three convolutions.
         mixing: how the 1x1 convolution's W is learned, "lu" or "plain".
         dequantization: "uniform" or "variational".
         dequantizer_width, dequantizer_blocks: channels and couplings of the variational one.
@@ -115,6 +117,7 @@ class GlowModel(ModelMixin, ConfigMixin):
         num_blocks: int = 4,
         width: int = 32,
         top_width: int | None = None,
+        depth: int = 0,
         mixing: str = "lu",
         dequantization: str = "uniform",
         dequantizer_width: int = 16,
@@ -146,7 +149,7 @@ class GlowModel(ModelMixin, ConfigMixin):
         for number in range(num_levels):
             channels, height, width_of_image = 4 * channels, height // 2, width_of_image // 2
             inside = width if number == 0 or top_width is None else top_width
-            self.levels.append(nn.ModuleList(Step(channels, inside, mixing) for _ in range(num_blocks)))
+            self.levels.append(nn.ModuleList(Step(channels, inside, depth, mixing) for _ in range(num_blocks)))
             if number < num_levels - 1:
                 channels //= 2
                 split = nn.Conv2d(channels, 2 * channels, 3, padding=1)
