@@ -33,9 +33,9 @@ class FlowOutput(BaseOutput):
         log_prob: (B,), log p(x) or log p(x|c), nats.
     """
 
-    z: Tensor
-    log_det: Tensor
-    log_prob: Tensor
+    z: Tensor = None
+    log_det: Tensor = None
+    log_prob: Tensor = None
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:

@@ -40,10 +40,10 @@ class GlowOutput(BaseOutput):
         log_prob: (B,), log p(y) - log q(y|k): in expectation a lower bound on log p(k), nats.
     """
 
-    z: Tensor
-    log_det: Tensor
-    log_q: Tensor
-    log_prob: Tensor
+    z: Tensor = None
+    log_det: Tensor = None
+    log_q: Tensor = None
+    log_prob: Tensor = None
 
 
 class Step(nn.Module):

@@ -47,7 +47,9 @@ class GlowOptions(DataOptions, RunOptions):
     num_blocks: int = option(6, "number of steps (actnorm, 1x1 convolution, coupling) at each resolution", least=1)
     width: int = option(32, "channels inside the network of each coupling at the finest resolution", least=1)
     top_width: int = option(0, "channels at all other resolutions; 0 takes --width", least=0)
-    depth: int = option(0, "gated residual blocks in the network of each coupling; 0 for Glow's three convolutions", least=0)
+    depth: int = option(
+        0, "gated residual blocks in the network of each coupling; 0 for Glow's three convolutions", least=0
+    )
     mixing: str = option("lu", "how the 1x1 convolution is learned: by its LU decomposition or plain", choices=MIXINGS)
     dequantization: str = option(
         "uniform", "how a place within each pixel's level is drawn: uniform, or learned", choices=DEQUANTISATIONS
@@ -63,7 +65,16 @@ def build_model(options: GlowOptions, source: DataSource) -> GlowModel:
         raise UsageError(f"--dataset {options.dataset} holds {source.kind}s; glow takes images")
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional is true, but --dataset {options.dataset} has no classes")
-    names = ("num_levels", "num_blocks", "width", "depth", "mixing", "dequantization", "dequantizer_width", "dequantizer_blocks")
+    names = (
+        "num_levels",
+        "num_blocks",
+        "width",
+        "depth",
+        "mixing",
+        "dequantization",
+        "dequantizer_width",
+        "dequantizer_blocks",
+    )
     given = {name: getattr(options, name) for name in (*names, "conditional")}
     flow = GlowModel(source.spec("8-bit", (0, 1)), top_width=options.top_width or None, **given)
     flow.initialise(source.as_input(rows_to_show(source, ROWS_TO_BEGIN, first="train")))
