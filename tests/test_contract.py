@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
+from accelerate.utils import convert_outputs_to_fp32
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -180,6 +181,24 @@ def test_every_named_parameter_gets_a_gradient(make, instance):
         reached |= {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
         optimizer.step()
     assert parameters and not parameters.keys() - reached
+
+
+@asked(diffusers=False)
+def test_what_a_network_gives_can_be_cast_for_mixed_precision(make, instance):
+    """accelerate makes each output anew from its fields in float32; the loss is the same."""
+    if instance.loss is None:
+        return
+    pipe = make()
+    x = instance.x(pipe, 8) if instance.is_diffusers else None
+    labels = instance.labels(8)
+    labels = None if labels is None else torch.tensor(labels)
+    torch.manual_seed(0)
+    plain = instance.loss(pipe, x, labels)
+    for part in (pipe.components if instance.is_diffusers else {"model": pipe.model}).values():
+        if isinstance(part, nn.Module):
+            part.forward = convert_outputs_to_fp32(part.forward)
+    torch.manual_seed(0)
+    assert instance.loss(pipe, x, labels) == plain
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(BUILT)], scope="module")

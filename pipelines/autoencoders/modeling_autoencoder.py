@@ -34,8 +34,8 @@ class AutoencoderOutput(BaseOutput):
         logits: (B, num_classes) of the classes given the code; None where the model does not classify.
     """
 
-    codes: Tensor
-    reconstruction: Tensor
+    codes: Tensor = None
+    reconstruction: Tensor = None
     logits: Tensor | None = None
 
 

@@ -45,9 +45,9 @@ class HierarchicalVAELossOutput(BaseOutput):
             z_{l+1} tells of z_l more than z_{l-1} does, the level above has paid for it.
     """
 
-    loss: Tensor
-    reconstruction: Tensor
-    kl: Tensor
+    loss: Tensor = None
+    reconstruction: Tensor = None
+    kl: Tensor = None
 
 
 class ResidualLinear(nn.Module):

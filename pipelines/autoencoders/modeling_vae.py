@@ -40,9 +40,9 @@ class VAELossOutput(BaseOutput):
         kl: (B,), KL(q(z|x) || p(z)), nats.
     """
 
-    loss: Tensor
-    reconstruction: Tensor
-    kl: Tensor
+    loss: Tensor = None
+    reconstruction: Tensor = None
+    kl: Tensor = None
 
 
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
