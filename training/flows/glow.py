@@ -29,7 +29,7 @@ DECLARATION = Declaration(
     family="glow",
     branch="flows",
     title="Glow",
-    example=f"{DRAW_IMAGES}\ncodes = pipe.encode(images)  # (16, D); pipe.decode gives the images back",
+    example=DRAW_IMAGES,
     measures=("likelihood", "samples", "cost", "kept_rows"),
     paper="https://arxiv.org/abs/1807.03039",
 )
