@@ -553,7 +553,7 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_every_option_that_is_named_exists():
-    known = {"--help", "--nproc_per_node", "--config_file"}
+    known = {"--help", "--nproc_per_node", "--config_file", "--dynamo_backend", "--dynamo_mode"}
     for file in [*ROOT.glob("training/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         text = file.read_text(encoding="utf-8")
         known |= {f"--{name}" for name in re.findall(r"^    (\w+): .*= option\(", text, re.MULTILINE)}
