@@ -32,14 +32,14 @@ NORMS = ("none", "batch", "layer")
 class GeneratorOutput(BaseOutput):
     """`sample`: (B, *shape), x in the range of the data spec."""
 
-    sample: Tensor = None
+    sample: Tensor
 
 
 @dataclass
 class DiscriminatorOutput(BaseOutput):
     """`value`: (B,), the logit of "real", or a critic's value."""
 
-    value: Tensor = None
+    value: Tensor
 
 
 def norm_of(kind: str, channels: int, spatial: bool) -> nn.Module:

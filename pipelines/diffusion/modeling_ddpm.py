@@ -22,7 +22,7 @@ from pipelines.specs import check_config
 class MLPDenoiserOutput(BaseOutput):
     """`sample`: (B, D), the prediction, named as diffusers' denoisers name theirs."""
 
-    sample: Tensor = None
+    sample: Tensor
 
 
 class Block(nn.Module):
