@@ -155,12 +155,23 @@ def test_what_it_does_not_answer_it_refuses_with_the_reason(pipe, instance):
             pipe.log_prob(x)
 
 
+def a_batch(pipe, instance):
+    """Eight rows to train on, with their classes; of text the loss makes its own."""
+    labels = instance.labels(8)
+    x = instance.x(pipe, 8) if instance.is_diffusers else None
+    return x, None if labels is None else torch.tensor(labels)
+
+
+def parts_of(pipe, instance):
+    """The pipeline's components by name, or its one model."""
+    return pipe.components if instance.is_diffusers else {"model": pipe.model}
+
+
 @asked(diffusers=False)
 def test_every_named_parameter_gets_a_gradient(make, instance):
     """Within three steps: layers behind a zero-initialised one get theirs from the second on."""
     pipe = make()
-    parts = pipe.components if instance.is_diffusers else {"model": pipe.model}
-    modules = {part: module for part, module in parts.items() if isinstance(module, nn.Module)}
+    modules = {part: module for part, module in parts_of(pipe, instance).items() if isinstance(module, nn.Module)}
     parameters = {
         f"{part}.{name}": p
         for part, module in modules.items()
@@ -170,9 +181,7 @@ def test_every_named_parameter_gets_a_gradient(make, instance):
     if instance.loss is None:
         assert not parameters
         return
-    x = instance.x(pipe, 8) if instance.is_diffusers else None
-    labels = instance.labels(8)
-    labels = None if labels is None else torch.tensor(labels)
+    x, labels = a_batch(pipe, instance)
     optimizer = torch.optim.Adam(parameters.values(), 1e-2)
     reached = set()
     for _ in range(3):
@@ -189,12 +198,10 @@ def test_what_a_network_gives_can_be_cast_for_mixed_precision(make, instance):
     if instance.loss is None:
         return
     pipe = make()
-    x = instance.x(pipe, 8) if instance.is_diffusers else None
-    labels = instance.labels(8)
-    labels = None if labels is None else torch.tensor(labels)
+    x, labels = a_batch(pipe, instance)
     torch.manual_seed(0)
     plain = instance.loss(pipe, x, labels)
-    for part in (pipe.components if instance.is_diffusers else {"model": pipe.model}).values():
+    for part in parts_of(pipe, instance).values():
         if isinstance(part, nn.Module):
             part.forward = convert_outputs_to_fp32(part.forward)
     torch.manual_seed(0)
