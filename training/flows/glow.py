@@ -65,17 +65,9 @@ def build_model(options: GlowOptions, source: DataSource) -> GlowModel:
         raise UsageError(f"--dataset {options.dataset} holds {source.kind}s; glow takes images")
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional is true, but --dataset {options.dataset} has no classes")
-    names = (
-        "num_levels",
-        "num_blocks",
-        "width",
-        "depth",
-        "mixing",
-        "dequantization",
-        "dequantizer_width",
-        "dequantizer_blocks",
-    )
-    given = {name: getattr(options, name) for name in (*names, "conditional")}
+    names = ("num_levels", "num_blocks", "width", "depth", "mixing", "conditional")
+    names += ("dequantization", "dequantizer_width", "dequantizer_blocks")
+    given = {name: getattr(options, name) for name in names}
     flow = GlowModel(source.spec("8-bit", (0, 1)), top_width=options.top_width or None, **given)
     flow.initialise(source.as_input(rows_to_show(source, ROWS_TO_BEGIN, first="train")))
     return flow
