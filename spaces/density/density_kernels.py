@@ -15,11 +15,11 @@ from density_points import (
     Points,
     call_handler,
     checked_points,
-    explorer_value,
     field_of,
     place_text,
     points_of,
 )
+from kit import maps
 from kit.bounds import bounded, one_of
 from kit.charts import curves, signed
 from kit.jobs import buttons, job, opening
@@ -93,9 +93,7 @@ def density_kernels(
     """
     chosen, model = kernels_of(data, count, seed, picture, rule, log_bandwidth)
     x, h = points_of(chosen), model.bandwidth.item()
-    svg = playground.screen(
-        "log p(x)", playground.spots(x, "#ffffff", 3.5), ground=playground.heat(field_of(model)).resize((480, 480))
-    )
+    svg = maps.screen("log p(x)", maps.spots(x, "#ffffff", 3.5), ground=maps.heat(field_of(model)).resize((480, 480)))
     fresh = model.log_prob(tensor_of(points_of(chosen, True, 400))).mean().item()
     note = " In two dimensions this rule and Silverman's are one." if rule == "Scott" else ""
     note = " In two dimensions this rule and Scott's are one." if rule == "Silverman" else note
@@ -105,7 +103,7 @@ def density_kernels(
     here = min(max(h, 10**LEAST_LOG), 10**MOST_LOG)
     curve = curves(lines, "bandwidth h", "nats", log_x=True, least=least, here=("h", here))
     slider = min(max(math.log10(h), LEAST_LOG), MOST_LOG) if rule != "by hand" else log_bandwidth
-    return explorer_value(place, svg), place_text(model, place), text, curve, round(slider, 2)
+    return maps.explorer_value(place, svg), place_text(model, place), text, curve, round(slider, 2)
 
 
 def density_at(

@@ -21,6 +21,7 @@ from density_points import (
     step_controls,
     steps_made,
 )
+from kit import maps
 from kit.charts import curves
 from kit.jobs import job, one_job, opening, unhurried
 from PIL import Image
@@ -53,9 +54,9 @@ def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, in
     """What the page shows after `made` steps."""
     step, x = path[made], points_of(chosen)
     centres = np.stack([s.centres.numpy() for s in path[: made + 1]])
-    svg = playground.screen(
+    svg = maps.screen(
         "points and their nearest centres",
-        playground.spots(x, [playground.colour_of(k) for k in step.assignment.tolist()]),
+        maps.spots(x, [playground.colour_of(k) for k in step.assignment.tolist()]),
         playground.trails(centres),
         playground.disks(centres[-1]),
         ground=playground.regions(playground.nearest(centres[-1])),
@@ -64,7 +65,7 @@ def kmeans_view(chosen: tuple, path: list, made: int) -> tuple[str, str, str, in
     curve = curves({"squared distance": inertia}, "steps of Lloyd", "", least=min(v for _, v in inertia))
     end = " No point changes its centre any more." if step.converged else ""
     text = f"Step **{made}**: mean squared distance to the nearest centre **{inertia[-1][1]:.4f}**.{end}"
-    return playground.as_figure(svg), text, curve, made
+    return maps.as_figure(svg), text, curve, made
 
 
 @one_job(cost="heavy")

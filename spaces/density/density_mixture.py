@@ -17,13 +17,13 @@ from density_points import (
     Points,
     check_count,
     checked_points,
-    explorer_value,
     field_of,
     place_text,
     points_of,
     step_controls,
     steps_made,
 )
+from kit import maps
 from kit.bounds import MAX_SEED, one_of, whole
 from kit.charts import curves, signed
 from kit.controls import seed_number
@@ -75,15 +75,15 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     """What the page shows after `made` steps."""
     model, x = path[made].model, points_of(chosen)
     shares = model.responsibilities(tensor_of(x)).numpy()
-    ground = playground.heat(field_of(model), playground.SLATE, 6).resize((480, 480))
+    ground = maps.heat(field_of(model), maps.SLATE, 6).resize((480, 480))
     layers = playground.ellipses(model.means.numpy(), covariances_of(model))
-    svg = playground.screen("the mixture", playground.spots(x, playground.blends(shares)), layers, ground=ground)
+    svg = maps.screen("the mixture", maps.spots(x, playground.blends(shares)), layers, ground=ground)
     reached = [step.log_likelihood for step in path[: made + 1]]
     lines = {"log-likelihood": list(enumerate(reached))}
     curve = curves(lines, "steps of EM", "nats", least=min(reached))
     end = " EM has converged." if path[made].converged else ""
     text = f"Step **{made}** of EM: **{signed(reached[-1], 3)} nats** a point.{end}"
-    return explorer_value(place, svg), place_text(model, place), text, curve, made
+    return maps.explorer_value(place, svg), place_text(model, place), text, curve, made
 
 
 @one_job(cost="heavy")
@@ -190,11 +190,11 @@ def density_mixture_sample(
     draws, draw_seed = whole("draws", draws, 1, 2_000), whole("draw_seed", draw_seed, 0, MAX_SEED)
     x = drawn_from(model, component, draws, draw_seed)
     colours = playground.blends(model.responsibilities(x).numpy())
-    svg = playground.screen(
-        f"{draws} points drawn", playground.spots(x.numpy(), colours, 3.5),
+    svg = maps.screen(
+        f"{draws} points drawn", maps.spots(x.numpy(), colours, 3.5),
         playground.ellipses(model.means.numpy(), covariances_of(model)),
     )  # fmt: skip
-    return playground.as_figure(svg)
+    return maps.as_figure(svg)
 
 
 @functools.lru_cache(maxsize=64)

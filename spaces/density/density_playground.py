@@ -3,26 +3,22 @@
     draw_set, ink_of, from_ink      points of the plane, from a set or from a drawing
     left_out                        how well kernels do at points that they leave out
     LINES                           densities on the line that can be drawn from and computed
-    heat, regions, spots, ellipses  what lies on a `screen`, which is dark in light and dark
+    regions, ellipses, disks        what lies on a `screen` of kit.maps
     dendrogram                      a tree of merges and where it is cut
 
-Points are (N, 2), within REACH of the middle, upwards; a field is (M, M), its first row the top, as `places` has them.
+Points and fields are as in kit.maps.
 """
 
-import base64
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from kit.charts import PLANE, on_plane, round_ticks, signed_short
-from kit.pictures import data_url
+from kit.charts import on_plane, round_ticks, signed_short
+from kit.maps import NIGHT, PALE, REACH, SIDE, places, rgb, screen
+from kit.toy_points import TOYS
 from PIL import Image
-
-REACH = 3.0  # of the plane, from its middle
-FIELD = 120  # places a side at which a density is asked
-SIDE = PLANE
 
 # The plane
 
@@ -39,32 +35,17 @@ def _ring(n: int, rng: np.random.Generator) -> np.ndarray:
     return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def _moons(n: int, rng: np.random.Generator) -> np.ndarray:
-    angle, upper = np.pi * rng.random(n), rng.random(n) < 0.5
-    points = np.stack([np.cos(angle), np.sin(angle)], 1)
-    points = np.where(upper[:, None], points, [1.0, 0.5] - points) - [0.5, 0.25]
-    return 1.5 * points + 0.12 * rng.standard_normal((n, 2))
-
-
-def _spiral(n: int, rng: np.random.Generator) -> np.ndarray:
-    angle = 3 * np.pi * np.sqrt(rng.random(n))
-    turned = angle + np.pi * rng.integers(0, 2, n)
-    points = (2.3 * angle / (3 * np.pi))[:, None] * np.stack([np.cos(turned), np.sin(turned)], 1)
-    return points + 0.06 * rng.standard_normal((n, 2))
-
-
-def _checkerboard(n: int, rng: np.random.Generator) -> np.ndarray:
-    row = rng.integers(0, 4, n)
-    column = 2 * rng.integers(0, 2, n) + row % 2
-    return 1.2 * (np.stack([column, row], 1) - 2.0 + rng.random((n, 2)))
+def _toy(name: str, scale: float) -> Callable:
+    """A set that models of the project are trained on, somewhat larger."""
+    return lambda n, rng: scale * TOYS[name](n, rng)[0]
 
 
 SETS: dict[str, Callable] = {
     "three blobs": _blobs,
     "ring": _ring,
-    "moons": _moons,
-    "spiral": _spiral,
-    "checkerboard": _checkerboard,
+    "moons": _toy("moons", 1.0),
+    "spiral": _toy("spiral", 1.15),
+    "checkerboard": _toy("checkerboard", 1.2),
 }
 
 
@@ -110,17 +91,6 @@ def example_drawing() -> Image.Image:
         pen.ellipse((x - 15, 94, x + 15, 134), fill="black")
     pen.arc((86, 100, 194, 204), 25, 155, fill="black", width=14)
     return picture
-
-
-def places(side: int = FIELD) -> np.ndarray:
-    """(side * side, 2): the middles of the cells of a field, row by row from the top."""
-    ticks = (np.arange(side) + 0.5) / side * 2 * REACH - REACH
-    return np.stack(np.meshgrid(ticks, -ticks), 2).reshape(-1, 2)
-
-
-def at_place(place: tuple[float, float]) -> np.ndarray:
-    """(x, y) of an explorer, each in [0, 1] and downwards, as a point of the plane."""
-    return (np.array(place) - 0.5) * [2, -2] * REACH
 
 
 def left_out(x: np.ndarray, bandwidths: np.ndarray) -> np.ndarray:
@@ -235,14 +205,6 @@ class Histogram:
 
 COLOURS = ("#fb923c", "#38bdf8", "#a3e635", "#f472b6", "#facc15", "#a78bfa", "#34d399", "#f87171", "#67e8f9", "#e879f9",
            "#e2e8f0", "#d6a77a")  # fmt: skip
-NIGHT, PALE = "#141a26", "#e2e8f0"
-EMBER = ("#141a26", "#3a1f33", "#7c2a23", "#c2410c", "#f97316", "#fdba74", "#fff3e0")  # from nothing to much
-SLATE = ("#141a26", "#1c2535", "#2a3649", "#42526b")
-
-
-def rgb(colour: str) -> np.ndarray:
-    """#rrggbb -> (3,), 0 to 255."""
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=float)
 
 
 def colour_of(number: int) -> str:
@@ -258,14 +220,6 @@ def blends(weights: np.ndarray) -> list[str]:
 # Figures
 
 
-def heat(log_p: np.ndarray, ramp: tuple[str, ...] = EMBER, depth: float = 8.0) -> Image.Image:
-    """A field of log p (M, M) as a picture; what lies `depth` nats below the highest has the first colour."""
-    level = np.clip(1 + (log_p - log_p.max()) / depth, 0, 1) * (len(ramp) - 1)
-    colours = np.array([rgb(c) for c in ramp])
-    picture = np.stack([np.interp(level, np.arange(len(ramp)), colours[:, i]) for i in range(3)], -1)
-    return Image.fromarray(picture.round().astype(np.uint8))
-
-
 def regions(which: np.ndarray) -> Image.Image:
     """A field of whole numbers (M, M) as a picture in dark shades of their colours."""
     shades = np.array([0.3 * rgb(colour_of(k)) + 0.7 * rgb(NIGHT) for k in range(int(which.max()) + 1)])
@@ -276,17 +230,6 @@ def nearest(centres: np.ndarray, side: int = 300) -> np.ndarray:
     """Which of the centres (K, 2) is nearest to each place of a field: (side, side)."""
     squared = ((places(side)[:, None] - centres[None]) ** 2).sum(2)
     return squared.argmin(1).reshape(side, side)
-
-
-def spots(points: np.ndarray, colours: list[str] | str, radius: float = 4.5) -> str:
-    """Points (N, 2), of one colour or of one each; those beyond the edge are left out."""
-    colours = [colours] * len(points) if isinstance(colours, str) else colours
-    drawn = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"/>'
-        for (x, y), colour in zip(on_plane(points, REACH), colours, strict=True)
-        if 0 <= x <= SIDE and 0 <= y <= SIDE
-    )
-    return f'<g stroke="{NIGHT}" stroke-width="1" fill-opacity="0.85">{drawn}</g>'
 
 
 def ellipses(means: np.ndarray, covariances: np.ndarray) -> str:
@@ -322,30 +265,6 @@ def trails(paths: np.ndarray) -> str:
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in on_plane(paths[:, k], REACH))
         drawn += f'<path d="M{line}" fill="none" stroke="white" stroke-width="2.5" stroke-opacity="0.75"/>'
     return drawn
-
-
-def screen(label: str, *layers: str, ground: Image.Image | None = None, height: int = SIDE) -> str:
-    """An SVG, 600 wide, dark on every page: layers in the coordinates of `on_plane`, on a picture that fills it."""
-    picture = ""
-    if ground is not None:
-        picture = f'<image href="{data_url(ground)}" width="{SIDE}" height="{height}" preserveAspectRatio="none"/>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {height}" width="{SIDE}" height="{height}" '
-        f'style="border-radius: 10px" role="img" aria-label="{label}">'
-        f'<rect width="{SIDE}" height="{height}" fill="{NIGHT}"/>{picture}{"".join(layers)}'
-        f'<rect x="1" y="1" width="{SIDE - 2}" height="{height - 2}" rx="9" fill="none" stroke="#475569" stroke-width="2"/>'
-        "</svg>"
-    )
-
-
-def as_figure(svg: str) -> str:
-    """A screen as part of a page."""
-    return f'<div class="figure plane">{svg}</div>'
-
-
-def as_url(svg: str) -> str:
-    """A screen as the address of an image."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def leaf_order(merges: np.ndarray) -> list[int]:

@@ -13,8 +13,8 @@ import density_playground as playground
 import gradio as gr
 import numpy as np
 from density_models import MOST_COMPONENTS, or_user_error, tensor_of
+from kit import maps
 from kit.bounds import MAX_SEED, one_of, whole
-from kit.charts import signed
 from kit.controls import seed_number
 from kit.errors import user_error
 from kit.jobs import buttons, cost_of, opening
@@ -65,24 +65,12 @@ def steps_made(path: list, step) -> int:
 
 def field_of(model) -> np.ndarray:
     """log p on the plane: (FIELD, FIELD)."""
-    return model.log_prob(tensor_of(playground.places())).view(playground.FIELD, -1).numpy()
-
-
-def explorer_value(place: tuple[float, float], svg: str) -> dict:
-    """A figure for an explorer, whose marker stays where it is."""
-    return {"x": place[0], "y": place[1], "url": playground.as_url(svg)}
+    return model.log_prob(tensor_of(maps.places())).view(maps.FIELD, -1).numpy()
 
 
 def place_text(model, place: tuple[float, float]) -> str:
     """What a density says of a place, exactly."""
-    x = playground.at_place(place)
-    log_p = model.log_prob(tensor_of(x[None])).item()
-    density = math.exp(log_p)
-    coordinates = ", ".join(signed(v + 0.0, 2) for v in x.round(2))  # and no minus before a zero
-    if density == 0:  # no floating-point number is so small
-        return f"### log p = {signed(log_p, 2)} nats\np is below 10⁻³⁰⁰ per unit of area, at x = ({coordinates})."
-    small = f"{density:.3f}" if density >= 0.001 else f"{density:.1e}".replace("e-0", "e-").replace("-", "−")
-    return f"### log p = {signed(log_p, 2)} nats\np = {small} per unit of area, at x = ({coordinates})."
+    return maps.place_text(model.log_prob(tensor_of(maps.at_place(place)[None])).item(), place)
 
 
 # On the page

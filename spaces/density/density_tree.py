@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 from density_models import MOST_COMPONENTS, TREE, fitting, or_user_error, say_missing, tensor_of
 from density_points import LIVE, QUIET, Points, check_count, checked_points, points_of
+from kit import maps
 from kit.bounds import one_of
 from kit.jobs import buttons, job, one_job, opening
 from PIL import Image
@@ -48,9 +49,9 @@ def density_tree(
     clusters = check_count("clusters", clusters, chosen)
     model = tree_of(chosen, one_of("linkage", linkage, LINKAGES))
     labels, heights, x = model.cut(clusters).numpy(), model.heights.numpy(), model.points.numpy()
-    svg = playground.screen(
+    svg = maps.screen(
         "points, coloured by cluster",
-        playground.spots(x, [playground.colour_of(k) for k in labels.tolist()], 6),
+        maps.spots(x, [playground.colour_of(k) for k in labels.tolist()], 6),
     )
     sizes = np.bincount(labels)
     told = f"**{clusters} clusters** of " + ", ".join(map(str, sizes.tolist())) + " points."
@@ -60,8 +61,8 @@ def density_tree(
     if chosen[1] > MOST_LEAVES:
         told += f" A tree shows the first {MOST_LEAVES} points."
     return (
-        playground.as_figure(svg),
-        playground.as_figure(playground.dendrogram(model.merges.numpy(), heights, labels)),
+        maps.as_figure(svg),
+        maps.as_figure(playground.dendrogram(model.merges.numpy(), heights, labels)),
         told,
     )
 

@@ -1,6 +1,7 @@
 """What the density playground computes and draws, without a browser."""
 
 import base64
+import importlib
 import math
 import re
 
@@ -21,23 +22,29 @@ def playground(tmp_path_factory):
         yield module
 
 
+@pytest.fixture(scope="module")
+def maps(playground):
+    """What its figures lie on, shared by pages."""
+    return importlib.import_module("kit.maps")
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_every_set_lies_on_the_plane_and_follows_its_seed(playground):
+def test_every_set_lies_on_the_plane_and_follows_its_seed(playground, maps):
     for name in playground.SETS:
         points = playground.draw_set(name, 2_000, rng())
-        assert points.shape == (2_000, 2) and (np.abs(points).max(1) < playground.REACH).mean() > 0.999
+        assert points.shape == (2_000, 2) and (np.abs(points).max(1) < maps.REACH).mean() > 0.999
         assert np.array_equal(points, playground.draw_set(name, 2_000, rng()))
         assert not np.array_equal(points, playground.draw_set(name, 2_000, rng(1)))
 
 
-def test_points_come_from_the_ink_of_a_drawing(playground):
+def test_points_come_from_the_ink_of_a_drawing(playground, maps):
     picture = Image.new("RGB", (280, 280), "white")
     picture.paste("black", (140, 0, 280, 140))  # upper right
     points = playground.from_ink(playground.ink_of(picture), 500, rng())
-    assert points.shape == (500, 2) and (points > -0.05).all() and (points < playground.REACH).all()
+    assert points.shape == (500, 2) and (points > -0.05).all() and (points < maps.REACH).all()
     inverted = Image.new("L", (90, 90), 0)
     inverted.paste(255, (0, 60, 30, 90))  # light on dark, lower left
     assert (playground.from_ink(playground.ink_of(inverted), 100, rng()) < 0).all()
@@ -47,12 +54,12 @@ def test_points_come_from_the_ink_of_a_drawing(playground):
     assert playground.ink_of(playground.example_drawing()).mean() > 0.02
 
 
-def test_places_and_the_marker_agree_with_the_plane(playground):
-    places = playground.places(4)
+def test_places_and_the_marker_agree_with_the_plane(playground, maps):
+    places = maps.places(4)
     assert places[0].tolist() == [-2.25, 2.25] and places[-1].tolist() == [2.25, -2.25]
     assert places[1].tolist() == [-0.75, 2.25]  # along the row
-    assert playground.at_place((0, 0)).tolist() == [-3, 3]
-    assert playground.at_place((0.5, 1)).tolist() == [0, -3]
+    assert maps.at_place((0, 0)).tolist() == [-3, 3]
+    assert maps.at_place((0.5, 1)).tolist() == [0, -3]
     assert playground.nearest(np.array([[-2.0, 2.0], [2.0, -2.0]]), 10)[0, 0] == 0
 
 
@@ -86,18 +93,18 @@ def test_a_histogram_is_a_density_and_zero_outside(playground):
     np.testing.assert_allclose(found, expected)
 
 
-def test_colours_of_points_mix_by_responsibility(playground):
+def test_colours_of_points_mix_by_responsibility(playground, maps):
     pure = playground.blends(np.eye(3))
     assert pure == list(playground.COLOURS[:3])
-    half = playground.rgb(playground.blends(np.array([[0.5, 0.5]]))[0])
-    np.testing.assert_allclose(half, (playground.rgb(pure[0]) + playground.rgb(pure[1])) / 2, atol=0.6)
+    half = maps.rgb(playground.blends(np.array([[0.5, 0.5]]))[0])
+    np.testing.assert_allclose(half, (maps.rgb(pure[0]) + maps.rgb(pure[1])) / 2, atol=0.6)
 
 
-def test_heat_is_brightest_where_the_density_is_highest(playground):
-    log_p = playground.places(20).reshape(20, 20, 2).sum(2)  # rises to the upper right
-    light = np.asarray(playground.heat(log_p).convert("L"), dtype=int)
+def test_heat_is_brightest_where_the_density_is_highest(maps):
+    log_p = maps.places(20).reshape(20, 20, 2).sum(2)  # rises to the upper right
+    light = np.asarray(maps.heat(log_p).convert("L"), dtype=int)
     assert light[0, 19] == light.max() and light[19, 0] == light.min() and light[0, 19] > light[10, 10]
-    flat = np.asarray(playground.heat(np.zeros((3, 3))))
+    flat = np.asarray(maps.heat(np.zeros((3, 3))))
     assert (flat == flat[0, 0]).all()
 
 
@@ -124,12 +131,12 @@ def test_a_tree_is_drawn_without_crossings_and_cut_between_merges(playground):
     assert "nan" not in two
 
 
-def test_a_screen_is_a_file_of_its_own(playground):
+def test_a_screen_is_a_file_of_its_own(playground, maps):
     from xml.etree import ElementTree
 
-    layers = playground.spots(np.array([[0.0, 0.0], [9.0, 0.0]]), "#ffffff"), playground.disks(np.zeros((1, 2)))
-    svg = playground.screen("points", *layers, ground=Image.new("RGB", (2, 2)))
-    url = playground.as_url(svg)
+    layers = maps.spots(np.array([[0.0, 0.0], [9.0, 0.0]]), "#ffffff"), playground.disks(np.zeros((1, 2)))
+    svg = maps.screen("points", *layers, ground=Image.new("RGB", (2, 2)))
+    url = maps.as_url(svg)
     root = ElementTree.fromstring(base64.b64decode(url.partition(",")[2]))
     assert root.tag == "{http://www.w3.org/2000/svg}svg" and svg.count("<circle") == 2
     assert playground.trails(np.zeros((3, 2, 2))).count("<path") == 2

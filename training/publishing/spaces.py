@@ -20,6 +20,7 @@ from training.publishing.build import FolderReplacement
 from training.publishing.record import copy_record
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARED = ("pipelines/decoding.py", "training/data/toy_points.py")  # that pages do as pipelines and recipes do
 
 
 def space(source: Path, to: Path, models: Sequence[str] = ()) -> None:
@@ -131,8 +132,8 @@ def space_files(folder: Path) -> list[Path]:
 
 
 def kit_files() -> list[Path]:
-    """What all Spaces share, and how pipelines read a picture: a page reads it in the same way."""
-    return [*space_files(ROOT / "spaces" / "kit"), ROOT / "pipelines" / "decoding.py"]
+    """What all Spaces share, how pipelines read a picture, and the points that models were trained on."""
+    return [*space_files(ROOT / "spaces" / "kit"), *(ROOT / file for file in SHARED)]
 
 
 def _is_space(folder: Path) -> bool:
