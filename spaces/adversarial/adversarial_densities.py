@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from adversarial_training import check_choice, check_range, seeded
+from adversarial_training import check_choice, check_range
+from kit.learning import seeded
 from torch import Tensor, nn
 
 LOG_2 = math.log(2)

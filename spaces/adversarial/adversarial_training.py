@@ -6,13 +6,13 @@
 Everything here computes and returns arrays; nothing draws.
 """
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kit.learning import seeded
 from torch import Tensor, nn
 
 
@@ -86,16 +86,6 @@ def perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
         nn.Linear(inputs, width), nn.LeakyReLU(0.2), nn.Linear(width, width), nn.LeakyReLU(0.2),
         nn.Linear(width, outputs),
     )  # fmt: skip
-
-
-_seeding = threading.Lock()  # the global generator is one for all sessions
-
-
-def seeded(seed: int, build):
-    """What `build()` makes with the weights of this seed; the global generator is left as it was."""
-    with _seeding, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,6 +1,7 @@
-"""The density Space: kernels, mixtures, k-means and trees on points that anyone can draw, the same on a line, and digits."""
+"""The density Space: kernels, mixtures, flows, k-means and trees on points that anyone can draw, the same on a line, and digits."""
 
 import density_digits
+import density_flow
 import density_kernels
 import density_kmeans
 import density_line
@@ -8,14 +9,16 @@ import density_mixture
 import density_points
 import density_tree
 import gradio as gr
-from density_models import FACTS, KERNELS, KMEANS, MIXTURE, MODELS, TREE
+from density_models import FACTS, FLOW, KERNELS, KMEANS, MIXTURE, MODELS, TREE
 from kit.facts import say_left_out
 from kit.theme import MATH, explanation, launch, page
 
 TITLE = "Density and clustering"
-SENTENCE = "Where are the data, and how densely? Kernels and mixtures answer with an exact log p(x)."
+SENTENCE = "Where are the data, and how densely? Kernels, mixtures and flows answer with an exact log p(x)."
 BRANCH = "classical"  # where the family tree puts it
-TABS = (density_kernels, density_mixture, density_kmeans, density_tree, density_line, density_digits)
+TABS = (
+    density_kernels, density_mixture, density_flow, density_kmeans, density_tree, density_line, density_digits,
+)  # fmt: skip
 
 THEORY = r"""
 **Kernels** put a small Gaussian on every point. Its width, the bandwidth $h$, decides everything: too small and the
@@ -31,6 +34,10 @@ r_{ik} = \frac{w_k\, \mathcal N(x_i;\, m_k, S_k)}{p(x_i)}$$
 **EM** computes the responsibilities $r_{ik}$ under the parameters so far, and then the parameters as the moments of the
 points so shared out. No step lowers the likelihood. More components always fit the points they were fitted to better;
 **BIC** $= -2 \log p(x_1, \dots, x_N) + (\text{parameters}) \log N$ asks what they cost.
+
+A **flow** is an invertible network $f$ that bends space until the points look like a draw of $\mathcal N(0, I)$; what it
+stretched on the way is the rest of the answer: $\log p(x) = \log \mathcal N(f(x); 0, I) + \log|\det \partial f/\partial x|$.
+It has no shape of its own to fit and learns by gradient steps; the page of flows shows it layer by layer.
 
 **K-means** gives each point to its nearest centre and moves each centre to the mean of its points: EM with hard
 responsibilities and round Gaussians of one size. An **agglomerative tree** starts with every point by itself and merges
@@ -48,8 +55,8 @@ Analysis*. All of it is in Bishop 2006, *Pattern Recognition and Machine Learnin
 """
 LEAD = f"""
 # {TITLE}
-The oldest question of statistics, **where are the data, and how densely?**, and five answers to it. Choose points, or
-draw them, and watch each answer take shape. Kernels and mixtures say exactly how probable every place is.
+The oldest question of statistics, **where are the data, and how densely?**, and six answers to it. Choose points, or
+draw them, and watch each answer take shape. Kernels, mixtures and flows say exactly how probable every place is.
 """
 
 with page("Genus: density and clustering") as demo:
@@ -62,7 +69,9 @@ with page("Genus: density and clustering") as demo:
     points = density_points.build(density_kernels.NAME)
     for tab in TABS:
         tab.build(demo, points)
-    say_left_out(MODELS, FACTS, [*(kind.models for kind in (KERNELS, MIXTURE, KMEANS, TREE)), *density_digits.OFFERED])
+    say_left_out(
+        MODELS, FACTS, [*(kind.models for kind in (KERNELS, MIXTURE, FLOW, KMEANS, TREE)), *density_digits.OFFERED]
+    )
     explanation(THEORY)
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ torch = LazyModule("torch")
 
 MODELS = Models(
     ("gaussian-mixture-mnist", "kde-mnist", "pca-mnist", "gaussian-mixture-2d", "kde-2d", "kmeans-mnist",
-     "agglomerative-mnist"),
-    needs=(("log_prob",), ("encode", "decode", "reconstruction_error"), ("centres",)),
-    where=lambda known: bool({"density", "pca", "clustering"} & set(known.get("run", {}).get("model", {}))),
+     "agglomerative-mnist", "coupling-2d"),
+    needs=(("log_prob", "layers"), ("log_prob",), ("encode", "decode", "reconstruction_error"), ("centres",)),
+    where=lambda known: "layers" in known["calls"]
+    or bool({"density", "pca", "clustering"} & set(known.get("run", {}).get("model", {}))),
 )  # fmt: skip
 FACTS = facts_of(MODELS)  # of each of them
 MOST_COMPONENTS = 12  # of a mixture, or clusters
@@ -61,6 +62,7 @@ KERNELS = Kind("kernel density estimate", "num_points", "bandwidth", "kde-2d", w
 MIXTURE = Kind("Gaussian mixture", "covariance_type", "em_steps", "gaussian-mixture-2d")
 KMEANS = Kind("clustering by k-means", "num_clusters", "lloyd_steps", "kmeans-mnist", without="linkage")
 TREE = Kind("agglomerative tree", "linkage", "merge_steps", "agglomerative-mnist")
+FLOW = Kind("coupling flow", "transform", "set_scale", "coupling-2d")
 
 
 @functools.cache

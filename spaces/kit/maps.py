@@ -51,9 +51,14 @@ def explorer_value(place: tuple[float, float], svg: str) -> dict:
     return {"x": place[0], "y": place[1], "url": as_url(svg)}
 
 
-def heat(log_p: np.ndarray, ramp: tuple[str, ...] = EMBER, depth: float = 8.0) -> Image.Image:
-    """A field of log p (M, M) as a picture; what lies `depth` nats below the highest has the first colour."""
-    level = np.clip(1 + (log_p - log_p.max()) / depth, 0, 1) * (len(ramp) - 1)
+def heat(
+    log_p: np.ndarray, ramp: tuple[str, ...] = EMBER, depth: float = 8.0, highest: float | None = None
+) -> Image.Image:
+    """A field of log p (M, M) as a picture; what lies `depth` nats below the highest has the first colour.
+
+    `highest` is that of another field, for maps that are to be compared.
+    """
+    level = np.clip(1 + (log_p - (log_p.max() if highest is None else highest)) / depth, 0, 1) * (len(ramp) - 1)
     colours = np.array([rgb(c) for c in ramp])
     picture = np.stack([np.interp(level, np.arange(len(ramp)), colours[:, i]) for i in range(3)], -1)
     return Image.fromarray(picture.round().astype(np.uint8))

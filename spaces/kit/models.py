@@ -19,6 +19,11 @@ from kit.lazy import LazyModule
 from kit.records import RESULTS, RUN, read_record
 from kit.words import escaped, line_of, short
 
+# For as long as they load a model, diffusers and transformers put functions of their own in the place of those by which
+# torch makes parameters: two that load at once, or one that loads while another thread makes a network, get parameters
+# without values, and the functions may stay.
+making = threading.RLock()
+
 
 class Models:
     """The models of a page, by name, each loaded when it is first used and then shared by all sessions.
@@ -175,7 +180,9 @@ class Models:
         if not Path(where).is_dir() and ("/" not in where or where.startswith((".", "/"))):
             raise user_error(f"MODEL_ID names {where}, which is neither a folder nor a Hub id like user/vae-mnist.")
         try:
-            return PIPELINES[self.library]()(where, revision or None)
+            load = PIPELINES[self.library]()
+            with making:
+                return load(where, revision or None)
         except (Exception, SystemExit) as error:  # whatever it is, it belongs on the page and not into a log alone
             raise user_error(f"{where} cannot be loaded: {line_of(error)}") from None
 
@@ -205,7 +212,9 @@ def _of_diffusers() -> Callable:
     loaded = LazyModule("diffusers").DiffusionPipeline
 
     def load(where: str, revision: str | None):
-        pipe = loaded.from_pretrained(where, trust_remote_code=True, revision=revision)
+        # models fitted elsewhere on the page make their parameters at any time: these must not become empty
+        options = {"trust_remote_code": True, "low_cpu_mem_usage": False}
+        pipe = loaded.from_pretrained(where, revision=revision, **options)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

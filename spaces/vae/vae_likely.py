@@ -7,13 +7,14 @@ import gradio as gr
 import numpy as np
 from kit.bounds import ANY, whole
 from kit.charts import histogram, signed
+from kit.classes import labels_for
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
 from kit.models import num_classes
 from kit.pictures import Pad
 from PIL import Image
-from vae_common import MODELS, QUIET, labels_for
+from vae_common import MODELS, QUIET
 
 torch = LazyModule("torch")
 MAX_IMPORTANCE = 5000

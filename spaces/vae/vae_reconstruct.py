@@ -2,13 +2,14 @@
 
 import gradio as gr
 from kit.charts import signed
+from kit.classes import labels_for
 from kit.controls import class_control, result_image
 from kit.digits import chosen_example, digit_tensor, examples_gallery
 from kit.jobs import buttons, job, one_job
 from kit.lazy import LazyModule
 from kit.pictures import Pad, upscale
 from PIL import Image
-from vae_common import MODELS, QUIET, labels_for, offer_classes_of
+from vae_common import MODELS, QUIET, offer_classes_of
 
 torch = LazyModule("torch")
 

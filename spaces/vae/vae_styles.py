@@ -2,6 +2,7 @@
 
 import gradio as gr
 from kit.bounds import ANY, bounded, one_of, seed_of, whole
+from kit.classes import labels_for
 from kit.controls import result_image, seed_controls, temperature_control
 from kit.digits import digit_tensor, example_digits
 from kit.errors import user_error
@@ -10,7 +11,7 @@ from kit.lazy import LazyModule
 from kit.models import code_length, num_classes
 from kit.pictures import Pad, grid
 from PIL import Image
-from vae_common import MODELS, QUIET, labels_for
+from vae_common import MODELS, QUIET
 
 torch = LazyModule("torch")
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import gradio as gr
 from kit.bounds import ANY, whole
+from kit.classes import labels_for
 from kit.controls import result_image
 from kit.digits import chosen_example, digit_tensor, example_digits, examples_gallery
 from kit.jobs import buttons, job, one_job, unhurried
 from kit.pictures import Pad, grid, upscale
 from PIL import Image
-from vae_common import MODELS, QUIET, labels_for
+from vae_common import MODELS, QUIET
 
 MAX_FRAMES = 48
 FRAME_SECONDS = 0.12  # between two images: slow enough to follow

@@ -1,6 +1,7 @@
 """What all Spaces share, without a browser."""
 
 import json
+import shutil
 import threading
 import time
 
@@ -225,8 +226,6 @@ def test_a_waiting_job_starts_when_the_first_one_ends(kit):
 
 
 def test_models_are_shared_and_kept_within_a_bound(kit, portable, tmp_path, monkeypatch):
-    import shutil
-
     for name in "abc":
         shutil.copytree(portable, tmp_path / name)
     monkeypatch.setenv("MODEL_ID", ",".join(str(tmp_path / name) for name in "abc"))
@@ -387,3 +386,35 @@ def test_a_plane_has_up_above_and_shows_what_lies_on_it(kit):
     assert kit.charts.on_plane([[0, 0], [2, 2], [-2, 0]], reach=2) == [[300, 300], [600, 0], [0, 300]]
     svg = kit.charts.plane("points", kit.charts.dots([[0, 0], [9, 0]], reach=2), ground=Image.new("RGB", (2, 2)))
     assert svg.count("<circle") == 1 and svg.index("<image") < svg.index("<circle")
+
+
+def test_models_load_at_once_while_networks_are_made(kit, portable, tmp_path, monkeypatch):
+    """diffusers and transformers replace functions of torch while they load: nobody may meet these, and they must not stay."""
+    addresses = [str(shutil.copytree(portable, tmp_path / name)) for name in ("one", "two")]
+    monkeypatch.setenv("MODEL_ID", ",".join(addresses))
+    models, before = kit.models.Models(), torch.nn.Module.register_parameter
+    ended, wrong = threading.Event(), []
+
+    def load(name: str) -> None:
+        for _ in range(6):
+            kit.models.Models.loaded.clear()
+            wrong.extend(p for p in models[name].vae.parameters() if p.is_meta)
+
+    def make() -> None:
+        while not ended.is_set():
+            layer = kit.learning.seeded(0, lambda: torch.nn.Linear(3, 2))
+            wrong.extend([layer] if layer.weight.is_meta or not torch.equal(layer.weight, expected) else [])
+            plain = torch.nn.Module()  # as what is fitted from data is made, without the lock
+            plain.weight = torch.nn.Parameter(torch.ones(1))
+            wrong.extend([plain] if plain.weight.is_meta else [])
+
+    expected = kit.learning.seeded(0, lambda: torch.nn.Linear(3, 2)).weight
+    threads = [threading.Thread(target=load, args=(name,)) for name in ("one", "two")]
+    maker = threading.Thread(target=make)
+    for thread in (maker, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended.set()
+    maker.join()
+    assert not wrong and torch.nn.Module.register_parameter is before
