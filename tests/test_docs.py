@@ -93,7 +93,7 @@ RULES = (
     ),
     Rule(r"-m training\.evaluate", "few samples", add="--num_samples 10 --importance_samples 2"),
     Rule(
-        r"-m training\.evaluate (checkpoints/|runs/(gan-discs|ddpm-flags|mixture-stripes))",
+        r"-m training\.evaluate (checkpoints/|runs/(gan-discs|ddpm-flags|mixture-stripes|glow-waves))",
         "takes seconds; it is run for one model of images, vae-shapes, and for one of text, book",
         how="parse",
     ),

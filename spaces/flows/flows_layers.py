@@ -189,8 +189,10 @@ def build(demo: gr.Blocks) -> None:
                 play = buttons("From x to z", "deform", stop=True)
         gr.Markdown(NOTE, latex_delimiters=MATH)
         with gr.Row():
-            table = gr.Markdown(elem_id="table-layers", elem_classes="table")
-            curve = gr.HTML(elem_id="curve-layers", elem_classes="narrow")
+            with gr.Column(min_width=300):
+                table = gr.Markdown(elem_id="table-layers", elem_classes="table")
+            with gr.Column(min_width=300):
+                curve = gr.HTML(elem_id="curve-layers", elem_classes="narrow")
 
     shown = [stage, where, here, table, curve]
     given = [model, layer, explorer]

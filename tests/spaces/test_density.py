@@ -18,6 +18,7 @@ def models(tmp_path_factory):
     """Portable folders by name."""
     from training import publish
     from training.classical import clustering, density
+    from training.flows import coupling
 
     place = tmp_path_factory.mktemp("density")
     models = {
@@ -26,10 +27,12 @@ def models(tmp_path_factory):
         "gaussian-mixture-digits": (density, "--pca_dim", 12, "--num_components", 4, "--max_iter", 20),
         "kmeans-digits": (clustering, "--num_clusters", 6, "--num_starts", 1),
         "agglomerative-digits": (clustering, "--method", "agglomerative"),
+        "coupling-2d": (coupling, "--max_steps", 2, "--num_blocks", 2, "--sample_every", 1_000),
     }
     for name, (recipe, *words) in models.items():
         run = place / f"{name}-run"
-        recipe.main(["--output_dir", str(run), "--max_samples", "200", *map(str, words)])
+        few = [] if recipe is coupling else ["--max_samples", "200"]
+        recipe.main(["--output_dir", str(run), *few, *map(str, words)])
         publish.build(run, place / name)
     return {name: place / name for name in models}
 
@@ -78,6 +81,12 @@ def test_the_kernels_and_the_mixture_answer_where_they_are_asked(page):
     page.wait_for_function("old => document.querySelector('#drawn-points svg').innerHTML !== old", arg=drawn)
     move_marker(page, "map-mixture", 0.1, 0.1)
     page.locator("#here-mixture").get_by_text("x = (−2.40, 2.40)").wait_for()
+
+    open_tab(page, "Flow")
+    page.locator("#about-flow").get_by_text("mixture").wait_for()
+    page.locator("#train-flow-stop").click()
+    move_marker(page, "map-flow", 0.1, 0.1)
+    page.locator("#here-flow").get_by_text("x = (−2.40, 2.40)").wait_for()
 
 
 @pytest.mark.parametrize("page", [390], indirect=True)
@@ -141,6 +150,20 @@ def test_the_api_says_the_same_density_everywhere(client):
         assert client.predict(*one, api_name="/density_mixture_sample").count("<circle") == 7
     _, told = client.predict(*MOONS, "full", api_name="/density_bic")
     assert "BIC is lowest at" in told
+
+
+def test_a_flow_learns_the_points_and_is_asked_as_it_was_trained(client):
+    asked = *MOONS, "affine", 60
+    refused(client, "is not trained yet", *MOONS, "affine", 59, HERE, api_name="/density_flow_at")
+    _, text, table, curve = client.predict(*asked, HERE, api_name="/density_flow")
+    assert text == client.predict(*asked, HERE, api_name="/density_flow_at")
+    ways = re.findall(r"^\| (\w+) \| (\S+) \| \*\*(\S+)\*\* \|$", table, re.MULTILINE)
+    assert [name for name, *_ in ways] == ["flow", "kernels", "mixture"] and "fresh points" in curve
+    untrained = client.predict(*MOONS, "affine", 1, HERE, api_name="/density_flow")[2]
+    own = [float(re.search(r"flow \| (\S+) \|", t)[1].replace("−", "-")) for t in (untrained, table)]
+    assert own[1] > own[0] + 0.2
+    refused(client, "transform is 'linear'", *MOONS, "linear", 5, HERE, api_name="/density_flow")
+    refused(client, "count is 1; it must be", "ring", 1, 0, None, "affine", 5, HERE, api_name="/density_flow")
 
 
 def test_the_api_takes_a_drawing_and_gives_the_same_for_a_seed(client, tmp_path):
