@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import gradio as gr
 import gradio.state_holder
-from gradio import processing_utils
+from gradio import networking, processing_utils
 from gradio.route_utils import get_fn
 from gradio.state_holder import SessionState
 
 from kit.jobs import COSTS, MOST_WAITING, cost_of
 
 MOST_SESSIONS = 1_000  # of which it is remembered what they changed on a page
+MOST_ASKED = 60  # times, for three seconds each, whether a page that starts is there
 
 
 class Session(SessionState):
@@ -30,6 +31,19 @@ class Session(SessionState):
 def keep_little() -> None:
     """Let what gradio keeps of a session be a `Session`."""
     gradio.state_holder.SessionState = Session
+
+
+def start_in_its_own_time() -> None:
+    """Let a page that is slow to start be there all the same.
+
+    Gradio asks it for a sign of life, and ends it where none comes within three seconds.
+    """
+    asked_once = networking.url_ok
+
+    def asked_often(url: str) -> bool:
+        return any(asked_once(url) for _ in range(MOST_ASKED))
+
+    networking.url_ok = asked_often
 
 
 def write_pictures_whole() -> None:

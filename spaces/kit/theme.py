@@ -15,7 +15,14 @@ from kit import requests
 from kit.errors import user_error
 from kit.inputs import Refused, taken
 from kit.models import Models
-from kit.serving import MOST_SESSIONS, keep_little, one_thread_each, queue_by_cost, write_pictures_whole
+from kit.serving import (
+    MOST_SESSIONS,
+    keep_little,
+    one_thread_each,
+    queue_by_cost,
+    start_in_its_own_time,
+    write_pictures_whole,
+)
 from kit.words import short
 
 MAX_UPLOAD = "10mb"
@@ -71,6 +78,7 @@ def launch(demo: gr.Blocks) -> None:
     one_thread_each()
     keep_little()
     write_pictures_whole()
+    start_in_its_own_time()
     demo.queue(max_size=None)
     queue_by_cost(demo)
     demo.launch(

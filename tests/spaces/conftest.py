@@ -20,6 +20,7 @@ from tests.conftest import TINY, run_here
 from training.publishing.spaces import kit_files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 600  # seconds: a busy machine is slow, not wrong; a cold page imports torch and diffusers first
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
@@ -59,6 +60,11 @@ def serving(
         raised = re.findall(r"^[\w.]+(?:Error|Exception)\b", log.read_text(), re.MULTILINE)
         # those are the messages that a person sees; anything else is a fault
         assert set(raised) <= {"gradio.exceptions.Error"}, log.read_text()
+    except BaseException as error:
+        ended = process.poll()
+        how = "runs" if ended is None else f"ended with {ended}"
+        error.add_note(f"The server, which {how}, said:\n{log.read_text()[-4_000:]}")
+        raise
     finally:
         process.terminate()
         process.wait(60)
@@ -66,7 +72,7 @@ def serving(
 
 def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     """Until the server answers, or has ended."""
-    until = time.monotonic() + 300  # a busy machine is slow, not wrong
+    until = time.monotonic() + PATIENCE
     while True:
         try:
             return urllib.request.urlopen(url, timeout=60).close()
@@ -147,7 +153,7 @@ def opened(browser, url: str, width: int = 1280, expected: tuple[str, ...] = (),
     """A page in a session of its own, which ends with a console free of errors and nothing wider than the window."""
     session = browser.new_context(viewport={"width": width, "height": 900}, **context)
     page = session.new_page()
-    page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(1_000 * PATIENCE)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -155,6 +161,11 @@ def opened(browser, url: str, width: int = 1280, expected: tuple[str, ...] = (),
     try:
         yield page
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # a page that crashed has no text
+            error.add_note(f"The page said:\n{page.locator('body').inner_text(timeout=10_000)[-3_000:]}")
+        error.add_note(f"Its console: {errors}")
+        raise
     finally:
         session.close()
     assert not [error for error in errors if not any(word in error for word in expected)]
@@ -176,7 +187,7 @@ def changed(page, element: str, old: str) -> str:
 
 def settled(page, read: Callable[[], str], still: float = 3.0) -> str:
     """What `read` gives once it has stayed the same for `still` seconds: on a busy machine what was on its way comes late."""
-    last, since, until = read(), time.monotonic(), time.monotonic() + 180
+    last, since, until = read(), time.monotonic(), time.monotonic() + PATIENCE
     while time.monotonic() - since < still:
         assert time.monotonic() < until, f"it goes on: {last[:80]}"
         page.wait_for_timeout(100)
@@ -188,7 +199,7 @@ def settled(page, read: Callable[[], str], still: float = 3.0) -> str:
 def click_until(page, button: str, said: str) -> None:
     """Click a button until a text is seen: while a session's last request runs, which on a busy machine may take longer
     than another one waits for it, it gets another answer."""
-    until = time.monotonic() + 180
+    until = time.monotonic() + PATIENCE
     while True:
         page.get_by_role("button", name=button, exact=True).click()
         try:

@@ -11,7 +11,7 @@ import gradio as gr
 import gradio.state_holder
 import httpx
 import pytest
-from gradio import processing_utils
+from gradio import networking, processing_utils
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -259,3 +259,19 @@ def test_a_picture_that_is_drawn_again_is_whole_for_whom_reads_it(kit, tmp_path,
         processing_utils.save_pil_to_cache(Image.new("L", (9, 9)), str(tmp_path), format="png")
         assert os.stat(ours).st_ino != before  # another file: the one that is open stays as it was
         assert Image.open(ours).size == (9, 9) and reading.read().endswith(b"IEND\xaeB`\x82")
+
+
+def test_a_page_that_is_slow_to_start_is_not_ended(kit, monkeypatch):
+    """gradio gives a page three seconds to answer itself, once."""
+    monkeypatch.setattr(networking, "url_ok", networking.url_ok)
+    answers = iter([httpx.ReadTimeout("slow"), httpx.ReadTimeout("slow"), httpx.Response(200)])
+
+    def head(*_, **__):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(httpx, "head", head)
+    kit.serving.start_in_its_own_time()
+    assert networking.url_ok("http://127.0.0.1:7860") and next(answers, None) is None
