@@ -80,10 +80,10 @@ def main(url: str) -> None:
         page.screenshot(path=PICTURES / "density.png")
 
         page.goto(f"{url}/flows")
-        page.get_by_text("after layer 8 of 8").wait_for(timeout=60_000)
-        page.get_by_label("number input for Layer").fill("6")
+        page.get_by_text("after layer 4 of 4").wait_for(timeout=60_000)
+        page.get_by_label("number input for Layer").fill("3")
         page.get_by_label("number input for Layer").press("Enter")
-        page.get_by_text("after layer 5 of 8").wait_for()
+        page.get_by_text("after layer 2 of 4").wait_for()
         page.set_viewport_size({"width": 1180, "height": 1000})
         page.wait_for_timeout(2_000)
         page.screenshot(path=PICTURES / "flows-layers.png")

@@ -14,7 +14,7 @@ def standard_normal(z: Tensor) -> Tensor:
 def scaled(x: Tensor, shift: Tensor, raw: Tensor, most: float, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """x exp(s) + shift, with s = most tanh(raw / most), and log |det| (B,); or back, (x - shift) exp(-s)."""
     log_scale = (most * torch.tanh(raw / most)).expand_as(x)
-    log_det = log_scale.flatten(1).sum(1)
+    log_det = log_scale.sum(tuple(range(1, x.ndim)))
     if inverse:
         return (x - shift) * torch.exp(-log_scale), -log_det
     return x * torch.exp(log_scale) + shift, log_det

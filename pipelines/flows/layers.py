@@ -38,13 +38,10 @@ class Actnorm(nn.Module):
         self.bias.copy_(-mean)
         self.log_scale.copy_(-std.log())
 
-    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """x -> y and log |det|, a scalar: H W sum_c s_c; or back."""
-        bias, log_scale = (p.to(x.dtype).view(1, -1, 1, 1) for p in (self.bias, self.log_scale))
-        log_det = x.shape[2] * x.shape[3] * log_scale.sum()
-        if inverse:
-            return x * torch.exp(-log_scale) - bias, -log_det
-        return (x + bias) * torch.exp(log_scale), log_det
+    def scale(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """exp(s) and b (C,), and the sum of s, which is log |det| at each pixel."""
+        log_scale = self.log_scale.to(dtype)
+        return log_scale.exp(), self.bias.to(dtype), log_scale.sum()
 
 
 class Mixing(nn.Module):
@@ -77,13 +74,21 @@ class Mixing(nn.Module):
         upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * log_s.exp())
         return self.permutation.to(dtype) @ lower @ upper, log_s.sum()
 
-    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """x -> y and log |det|, a scalar; or back, by the inverse of W in float64."""
+    def forward(self, x: Tensor, norm: Actnorm | None = None, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """x -> y and log |det|, a scalar; or back, by the inverse of W in float64.
+
+        With `norm` it is both at once, y = W exp(s) (x + b): images pass once and not twice.
+        """
         with torch.autocast(x.device.type, enabled=False):  # whatever the networks around it compute in
             weight, log_det = self.matrix(x.dtype)
+            bias = None
+            if norm is not None:
+                scale, bias, log_scale = norm.scale(x.dtype)
+                weight, log_det = weight * scale, log_det + log_scale
             if inverse:
                 weight, log_det = torch.linalg.inv(weight.double()).to(x.dtype), -log_det
-            y = F.linear(x.movedim(1, -1), weight).movedim(-1, 1)  # channels last: a product without a copy
+            offset = bias if bias is None else -bias if inverse else weight @ bias
+            y = F.linear(x.movedim(1, -1), weight, offset).movedim(-1, 1)  # channels last: a product without a copy
         return y, x.shape[2] * x.shape[3] * log_det
 
     def check_values(self) -> None:
@@ -113,17 +118,19 @@ class Affine(nn.Module):
     coupling is the identity at first. The log-scale keeps within `MOST_LOG_SCALE`.
     """
 
-    def __init__(self, channels: int, width: int, seen: int = 0, swapped: bool = False, depth: int = 0):
+    def __init__(
+        self, channels: int, width: int, seen: int = 0, swapped: bool = False, depth: int = 0, activation=nn.SiLU
+    ):
         super().__init__()
         self.kept, self.swapped = channels // 2, swapped
         moved = channels - self.kept
         if swapped:
             self.kept, moved = moved, self.kept
-        inside = [Gated(width) for _ in range(depth)] or [nn.SiLU(), nn.Conv2d(width, width, 1)]
+        inside = [Gated(width) for _ in range(depth)] or [activation(), nn.Conv2d(width, width, 1)]
         self.net = nn.Sequential(
             nn.Conv2d(self.kept + seen, width, 3, padding=1),
             *inside,
-            nn.SiLU(),
+            activation(),
             nn.Conv2d(width, 2 * moved, 3, padding=1),
         )
         nn.init.zeros_(self.net[-1].weight)

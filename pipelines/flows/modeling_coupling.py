@@ -44,13 +44,18 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 
 
 class Coupling(nn.Module):
-    """One layer: what `kept` says stays, and the rest is moved by what a small network makes of it; the identity at first."""
+    """One layer: what `kept` says is seen by a small network, which says how the rest is moved; the identity at first.
 
-    def __init__(self, kept: Tensor, classes: int, width: int, transform: str, bins: int, bound: float):
+    With `elementwise` each number of the first half moves too, by a transform of its own that sees nothing.
+    """
+
+    def __init__(
+        self, kept: Tensor, classes: int, width: int, transform: str, bins: int, bound: float, elementwise: bool
+    ):
         super().__init__()
-        self.kept, self.moved = kept.nonzero()[:, 0].tolist(), (~kept).nonzero()[:, 0].tolist()
-        places = [*self.kept, *self.moved]
-        self.order = [places.index(i) for i in range(len(places))]
+        places = {"kept": kept.nonzero()[:, 0], "moved": (~kept).nonzero()[:, 0]}
+        for name, value in (*places.items(), ("order", torch.cat(list(places.values())).argsort())):
+            self.register_buffer(name, value, persistent=False)
         self.transform, self.bound, self.classes = transform, bound, classes
         self.numbers = 3 * bins - 1 if transform == "spline" else 2
         self.first = nn.Linear(len(self.kept) + classes, width)
@@ -58,22 +63,32 @@ class Coupling(nn.Module):
         self.last = nn.Linear(width, len(self.moved) * self.numbers)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.own = nn.Parameter(torch.zeros(len(self.kept), self.numbers)) if elementwise else None
+
+    def _moved(self, x: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """x (B, M) by parameters (B, M, numbers) -> (B, M) and log |det| (B,); or back."""
+        if self.transform == "affine":
+            shift, raw = parameters.unbind(-1)
+            return scaled(x, shift, raw, MOST_LOG_SCALE, inverse)
+        x, log_slope = spline(x, parameters, self.bound, inverse)
+        return x, log_slope.sum(1)
 
     def forward(self, x: Tensor, class_labels: Tensor | None, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """x (B, D) -> the layer's output (B, D) and its log-determinant (B,); or back."""
-        h = x[:, self.kept]
+        kept, moved, of_kept = x.index_select(1, self.kept), x.index_select(1, self.moved), 0.0
+        own = None if self.own is None else self.own.to(x.dtype).expand(len(x), -1, -1)
+        if own is not None and inverse:  # the network has seen what was there before
+            kept, of_kept = self._moved(kept, own, inverse=True)
+        h = kept
         if self.classes:
             h = torch.cat([h, F.one_hot(class_labels, self.classes).to(h.dtype)], 1)
-        h = F.silu(linear(F.silu(linear(h, self.first)), self.second))
+        h = F.relu(linear(F.relu(linear(h, self.first)), self.second))
         parameters = linear(h, self.last).unflatten(1, (len(self.moved), self.numbers))
-        moved = x[:, self.moved]
-        if self.transform == "spline":
-            moved, log_slope = spline(moved, parameters, self.bound, inverse)
-            log_det = log_slope.sum(1)
-        else:
-            shift, raw = parameters.unbind(-1)
-            moved, log_det = scaled(moved, shift, raw, MOST_LOG_SCALE, inverse)
-        return torch.cat([x[:, self.kept], moved], 1)[:, self.order], log_det
+        if own is not None and not inverse:  # all numbers at once
+            y, log_det = self._moved(torch.cat([kept, moved], 1), torch.cat([own, parameters], 1))
+            return y.index_select(1, self.order), log_det
+        moved, log_det = self._moved(moved, parameters, inverse)
+        return torch.cat([kept, moved], 1).index_select(1, self.order), log_det + of_kept
 
 
 class CouplingFlowModel(ModelMixin, ConfigMixin):
@@ -87,6 +102,8 @@ class CouplingFlowModel(ModelMixin, ConfigMixin):
         num_bins: of a spline.
         bound: splines are the identity outside of [-bound, bound], in standard deviations of the data.
         conditional: whether each layer is told the class.
+        elementwise: whether each number of the half that a layer sees moves too, by a transform of its own (arXiv 1906.04032,
+            section 4.1): one layer is then as good as two, at little more cost.
 
     Raises:
         ValueError: the config is not of these values, or x is no such vector.
@@ -102,6 +119,7 @@ class CouplingFlowModel(ModelMixin, ConfigMixin):
         num_bins: int = 16,
         bound: float = 4.0,
         conditional: bool = False,
+        elementwise: bool = False,
     ):
         super().__init__()
         check_config(self)
@@ -125,7 +143,9 @@ class CouplingFlowModel(ModelMixin, ConfigMixin):
         for number in range(num_blocks):
             # of many dimensions every second pair of layers parts them in another way: even ones from odd ones
             kept = half if number % 4 < 2 or dim == 2 else torch.arange(dim) % 2 == 0
-            layers.append(Coupling(kept if number % 2 else ~kept, classes, width, transform, num_bins, bound))
+            layers.append(
+                Coupling(kept if number % 2 else ~kept, classes, width, transform, num_bins, bound, elementwise)
+            )
         self.layers = nn.ModuleList(layers)
 
     def check_values(self) -> None:

@@ -52,15 +52,17 @@ class Step(nn.Module):
     def __init__(self, channels: int, width: int, depth: int, mixing: str):
         super().__init__()
         self.norm, self.mixing = Actnorm(channels), Mixing(channels, mixing)
-        self.coupling = Affine(channels, width, depth=depth)
+        # Glow's own networks have ReLUs, which cost less
+        self.coupling = Affine(channels, width, depth=depth, activation=nn.SiLU if depth else nn.ReLU)
 
     def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        total = 0.0
-        parts = (self.norm, self.mixing, self.coupling)
-        for part in reversed(parts) if inverse else parts:
-            x, log_det = part(x, inverse=inverse)
-            total = total + log_det
-        return x, total
+        if inverse:
+            x, of_coupling = self.coupling(x, inverse=True)
+            x, of_mixing = self.mixing(x, self.norm, inverse=True)
+        else:
+            x, of_mixing = self.mixing(x, self.norm)
+            x, of_coupling = self.coupling(x)
+        return x, of_mixing + of_coupling
 
     def initialise(self, x: Tensor) -> Tensor:
         """Set the actnorm by these data; returns what the step makes of them."""

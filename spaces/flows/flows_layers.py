@@ -17,13 +17,13 @@ from kit.pictures import Explorer
 from kit.theme import MATH
 
 POINTS, LINES, ALONG = 700, 25, 81  # that deform; of the grid, and places along each line
-STEP, FRAME_SECONDS = 0.25, 0.09  # of a layer between two frames, and how long each stands
+STEP, FRAME_SECONDS = 0.125, 0.09  # of a layer between two frames, and how long each stands
 COLOURS = ("#fb923c", "#38bdf8", "#a3e635", "#f472b6", "#facc15", "#a78bfa", "#34d399", "#f87171")
 MOST_LAYERS = 1_001  # that a flow can have, and the standardisation
 NOTE = """
 **Left**: $\\log p(x)$ of the flow; drag the ring. **Right**: the same plane on its way through the layers. Each layer moves
-one coordinate by what it sees in the other, so it never folds; what a layer squeezes together gets a negative
-$\\log|\\det|$. At the end the points are a draw of $\\mathcal N(0, I)$: the circles are one and two standard deviations.
+one coordinate by what it sees in the other (and the other, if at all, by itself), so it never folds; what a layer squeezes
+together gets a negative $\\log|\\det|$. At the end the points are a draw of $\\mathcal N(0, I)$: the circles are one and two standard deviations.
 """
 
 
@@ -158,7 +158,7 @@ def flow_deform(model: str, place: tuple) -> Iterator[tuple[float, str, str, str
         place: {"x": 0 to 1, "y": 0 to 1} of the marker, from the upper left corner of [-3, 3] x [-3, 3].
 
     Returns:
-        The stage, and what `flow_layers` gives of it; again for each quarter of a layer.
+        The stage, and what `flow_layers` gives of it; again for each eighth of a layer.
     """
     flow_of_points(model)
     last = len(stages(model).points) - 1

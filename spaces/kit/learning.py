@@ -10,8 +10,8 @@ from kit.models import making
 
 torch = LazyModule("torch")
 
-SIZE = {"num_blocks": 6, "width": 32, "num_bins": 8}
-RATE, BATCH, MOST_NORM = 4e-3, 256, 10.0
+SIZE = {"num_blocks": 4, "width": 48, "num_bins": 8, "elementwise": True}
+RATE, BATCH, MOST_NORM = 6e-3, 256, 10.0
 SPEC = {"kind": "vector", "shape": [2], "support": "real", "range": None, "dequantization": "none", "num_classes": 0}
 
 

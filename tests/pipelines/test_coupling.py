@@ -9,7 +9,7 @@ from zuko.transforms import MonotonicRQSTransform
 
 from pipelines.flows.modeling_coupling import MOST_LOG_SCALE, TRANSFORMS, CouplingFlowModel
 from pipelines.flows.pipeline_coupling import CouplingFlowPipeline
-from pipelines.flows.splines import knots, slopes_at, spline
+from pipelines.flows.splines import LEAST, SHIFT, spline
 from tests.contract import CODES, VECTOR_SPEC, Instance
 
 
@@ -20,6 +20,8 @@ def flow(spec: dict = VECTOR_SPEC, strength: float = 0.3, **config) -> CouplingF
     for layer in model.layers:
         torch.nn.init.normal_(layer.last.weight, std=strength)
         torch.nn.init.normal_(layer.last.bias, std=strength)
+        if layer.own is not None:
+            torch.nn.init.normal_(layer.own, std=strength)
     model.set_scale(torch.randn(50, spec["shape"][0]) * 1.5 + 0.3)
     return model.eval()
 
@@ -43,14 +45,16 @@ INSTANCES = {
     "coupling affine": instance(transform="affine"),
     "coupling conditional": instance(conditional=True),
     "coupling of five": instance(FIVE),
+    "coupling elementwise": instance(elementwise=True),
 }
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("spec", [VECTOR_SPEC, FIVE], ids=["two", "five"])
 @pytest.mark.parametrize("conditional", [False, True])
-def test_the_log_determinant_is_that_of_the_jacobian(transform, spec, conditional):
-    model = flow(spec, transform=transform, conditional=conditional).double()
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_the_log_determinant_is_that_of_the_jacobian(transform, spec, conditional, elementwise):
+    model = flow(spec, transform=transform, conditional=conditional, elementwise=elementwise).double()
     x = 2 * torch.randn(6, spec["shape"][0], dtype=torch.float64)
     labels = torch.arange(6) % 8 if conditional else None
     out = model(x, labels)
@@ -64,11 +68,12 @@ def test_the_log_determinant_is_that_of_the_jacobian(transform, spec, conditiona
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_the_inverse_undoes_the_flow(transform):
-    model = flow(transform=transform, num_blocks=4, strength=0.1)
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_the_inverse_undoes_the_flow(transform, elementwise):
+    model = flow(transform=transform, num_blocks=4, strength=0.1, elementwise=elementwise)
     x = 2 * torch.randn(1_000, 2)
     assert (model.inverse(model(x).z) - x).abs().max() <= 1e-5
-    double = flow(transform=transform, num_blocks=8).double()
+    double = flow(transform=transform, num_blocks=8, elementwise=elementwise).double()
     x = 3 * torch.randn(1_000, 2, dtype=torch.float64)
     assert (double.inverse(double(x).z) - x).abs().max() < 1e-10
 
@@ -98,8 +103,11 @@ def test_the_spline_is_that_of_zuko():
     bound, raw = 3.0, torch.randn(200, 3 * 6 - 1, dtype=torch.float64)
     x = torch.linspace(-3, 3, 200, dtype=torch.float64)
     theirs = MonotonicRQSTransform(raw[:, :6], raw[:, 6:12], raw[:, 12:], bound=bound)
-    theirs.horizontal, theirs.vertical = knots(raw[:, :6], bound)[0], knots(raw[:, 6:12], bound)[0]
-    theirs.derivatives = slopes_at(raw[:, 12:])
+    shares = LEAST + (1 - LEAST * 6) * raw[:, :12].unflatten(1, (2, 6)).softmax(-1)
+    knots = torch.nn.functional.pad(2 * bound * shares.cumsum(-1), (1, 0)) - bound
+    theirs.horizontal, theirs.vertical = knots.unbind(1)
+    inner = LEAST + torch.nn.functional.softplus(raw[:, 12:] + SHIFT)
+    theirs.derivatives = torch.nn.functional.pad(inner, (1, 1), value=1.0)
     wanted, log_slope = theirs.call_and_ladj(x)
     y, found = spline(x, raw, bound)
     torch.testing.assert_close(y, wanted)

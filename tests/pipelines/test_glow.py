@@ -86,6 +86,14 @@ def test_the_1x1_convolution_is_that_of_torch_and_stretches_by_its_determinant(k
     if kind == "lu":
         torch.testing.assert_close(log_det, 15 * layer.log_s.sum())
     torch.testing.assert_close(layer(y, inverse=True)[0], x)
+    norm = Actnorm(6).double()
+    for weight in norm.parameters():
+        torch.nn.init.normal_(weight)
+    both, log_det = layer(x, norm)
+    scaled = (x + norm.bias.view(6, 1, 1)) * norm.log_scale.exp().view(6, 1, 1)
+    torch.testing.assert_close(both, layer(scaled)[0])
+    torch.testing.assert_close(log_det, layer(scaled)[1] + 15 * norm.log_scale.sum())
+    torch.testing.assert_close(layer(both, norm, inverse=True)[0], x)
 
 
 def test_a_singular_w_is_refused():
@@ -100,7 +108,8 @@ def test_actnorm_is_set_by_data_once_and_a_loaded_model_never_again(tmp_path):
     layer = Actnorm(3)
     x = 3 * torch.randn(50, 3, 4, 4) + torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1)
     layer.initialise(x)
-    y, _ = layer(x)
+    scale, bias, _ = layer.scale(x.dtype)
+    y = scale.view(3, 1, 1) * (x + bias.view(3, 1, 1))
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
     pipe = INSTANCES["glow"].make()
@@ -122,7 +131,8 @@ def test_each_channel_of_each_step_begins_with_mean_0_and_variance_1():
     model.initialise(x)
     torch.manual_seed(1)
     h, _ = model.to_line(model.place(x, torch.rand_like(x)))
-    first = model.levels[0][0].norm(squeeze(h))[0]
+    scale, bias, _ = model.levels[0][0].norm.scale(h.dtype)
+    first = scale.view(4, 1, 1) * (squeeze(h) + bias.view(4, 1, 1))
     torch.testing.assert_close(first.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
 
 

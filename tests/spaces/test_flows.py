@@ -23,7 +23,18 @@ def models(tmp_path_factory):
     points = ("--dataset", "moons", "--pca_dim", 0, "--max_samples", 200)
     training = ("--sample_every", 1_000)
     models = {
-        "coupling-2d": (coupling, "--max_steps", 60, "--num_blocks", 4, "--width", 16, "--num_bins", 6, *training),
+        "coupling-2d": (
+            coupling,
+            "--max_steps",
+            60,
+            "--num_blocks",
+            4,
+            "--width",
+            16,
+            "--elementwise",
+            "false",
+            *training,
+        ),
         "glow-digits": (glow, "--max_steps", 2, "--num_blocks", 1, "--width", 8, "--conditional", "true", *training),
         "kde-2d": (density, *points, "--density", "kde"),
         "gaussian-mixture-2d": (density, *points, "--num_components", 3),

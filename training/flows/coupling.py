@@ -41,16 +41,17 @@ class CouplingOptions(DataOptions, RunOptions):
     output_dir: str = with_default(RunOptions, "output_dir", "runs/coupling-moons")
     dataset: str = with_default(DataOptions, "dataset", "moons")
     max_steps: int = with_default(RunOptions, "max_steps", 3_000)
-    batch_size: int = with_default(RunOptions, "batch_size", 256)
-    learning_rate: float = with_default(RunOptions, "learning_rate", 2e-3)
+    batch_size: int = with_default(RunOptions, "batch_size", 512)
+    learning_rate: float = with_default(RunOptions, "learning_rate", 5e-3)
     max_grad_norm: float = with_default(RunOptions, "max_grad_norm", 10.0)
     transform: str = option("spline", "what a layer does to the half of x that it moves", choices=TRANSFORMS)
-    num_blocks: int = option(8, "number of invertible layers, one on top of another", least=1, most=1_000)
-    width: int = option(64, "hidden units of the network in each layer", least=1)
+    num_blocks: int = option(4, "number of invertible layers, one on top of another", least=1, most=1_000)
+    width: int = option(96, "hidden units of the network in each layer", least=1)
     num_bins: int = option(16, "number of bins of each spline", least=2, most=256)
     bound: float = option(
         4.0, "splines are the identity beyond this many standard deviations of the data", above=0.0, most=1_000.0
     )
+    elementwise: bool = option(True, "move each number of the half that a layer sees, too, by a transform of its own")
     conditional: bool = option(False, "tell each layer the class, for p(x|c)")
 
 
@@ -60,7 +61,7 @@ def build_model(options: CouplingOptions, source: DataSource) -> CouplingFlowMod
         raise UsageError(f"--dataset {options.dataset} holds {source.kind}s; a coupling flow takes vectors, like moons")
     if options.conditional and not source.class_names:
         raise UsageError(f"--conditional is true, but --dataset {options.dataset} has no classes")
-    names = ("transform", "num_blocks", "width", "num_bins", "bound", "conditional")
+    names = ("transform", "num_blocks", "width", "num_bins", "bound", "conditional", "elementwise")
     flow = CouplingFlowModel(source.spec("real"), **{name: getattr(options, name) for name in names})
     flow.set_scale(source.as_input(rows_to_show(source, ROWS_TO_SCALE, first="train")))
     return flow
