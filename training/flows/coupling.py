@@ -47,7 +47,7 @@ class CouplingOptions(DataOptions, RunOptions):
     transform: str = option("spline", "what a layer does to the half of x that it moves", choices=TRANSFORMS)
     num_blocks: int = option(4, "number of invertible layers, one on top of another", least=1, most=1_000)
     width: int = option(96, "hidden units of the network in each layer", least=1)
-    num_bins: int = option(16, "number of bins of each spline", least=2, most=256)
+    num_bins: int = option(8, "number of bins of each spline", least=2, most=256)
     bound: float = option(
         4.0, "splines are the identity beyond this many standard deviations of the data", above=0.0, most=1_000.0
     )
