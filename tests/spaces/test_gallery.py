@@ -22,7 +22,7 @@ LIMBS = {
     "": "Not measured yet",
 }
 NEW_PAGES = [  # branch and title of what is to come
-    ("flows", "Coupling and autoregressive flows"), ("flows", "Continuous flows"), ("autoregressive", "PixelCNN"),
+    ("flows", "Continuous flows"), ("autoregressive", "PixelCNN"),
     ("autoregressive", "MaskGIT"), ("autoregressive", "Vector quantisation"), ("diffusion", "Text to image"),
     ("language", "Words and documents"), ("language", "Masked language models"), ("language", "Preferences"),
     ("made-up", "Made-up pictures"),
