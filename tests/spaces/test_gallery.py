@@ -207,7 +207,9 @@ def test_two_spaces_with_a_module_of_one_name_are_refused(tmp_path, monkeypatch)
         shutil.copytree(ROOT / "spaces" / "gallery", tmp_path / "spaces" / name, ignore=lambda *_: ["__pycache__"])
         for module in (tmp_path / "spaces" / name).glob("gallery_*.py"):
             module.unlink()
-    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")  # the kit takes its decoder from there
+    for file in spaces.SHARED:  # with pipelines and recipes
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, tmp_path / file)
     monkeypatch.setattr(spaces, "ROOT", tmp_path)
     spaces.space(tmp_path / "spaces" / "gallery", tmp_path / "built")
     assert (tmp_path / "built" / "one.py").is_file() and (tmp_path / "built" / "other.py").is_file()
