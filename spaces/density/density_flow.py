@@ -16,7 +16,7 @@ from kit import maps
 from kit.bounds import one_of, whole
 from kit.charts import curves, signed
 from kit.errors import user_error
-from kit.jobs import Pace, buttons, job, one_job, opening
+from kit.jobs import ASIDE, Pace, buttons, job, one_job, opening, stop_job
 from kit.lazy import LazyModule
 from kit.learning import learn, small_network
 from kit.pictures import Explorer
@@ -32,9 +32,8 @@ NOTE = """
 draw a thread through each of them: then the line of **its own points** rises and that of **fresh points** falls. Stop
 it there, or give it more points.
 """
-_kept: OrderedDict[tuple, Density] = (
-    OrderedDict()
-)  # as they were trained last, by what was asked; the newest at the end
+# as each was trained last, and its steps, by what was asked; the newest at the end
+_kept: OrderedDict[tuple, tuple[Density, int]] = OrderedDict()
 _keeping, MOST_KEPT = threading.Lock(), 64
 
 
@@ -50,9 +49,12 @@ class Density:
             return self.flow(x).log_prob
 
 
-def keep(asked: tuple, density: Density) -> None:
+def keep(asked: tuple, density: Density, made: int) -> None:
+    """Keep it, unless another session has already trained the same flow for longer."""
     with _keeping:
-        _kept[asked] = density
+        if asked in _kept and _kept[asked][1] > made:
+            return
+        _kept[asked] = density, made
         _kept.move_to_end(asked)
         while len(_kept) > MOST_KEPT:
             _kept.popitem(last=False)
@@ -74,7 +76,7 @@ def training(asked: tuple) -> Iterator[tuple]:
     for step in learn(flow, points, steps, chosen[2], lambda out: -out.log_prob):
         if pace.due(step):
             density = Density(copy.deepcopy(flow).eval())  # the marker asks it while another is trained
-            keep(asked, density)
+            keep(asked, density, step.step + 1)
             yield density, step.step + 1
 
 
@@ -86,14 +88,10 @@ def others(chosen: tuple) -> dict:
     return found
 
 
-def table_of(density: Density, chosen: tuple) -> str:
-    """The mean of log p over the points and over fresh ones, of the flow and of the others."""
-    own, fresh = tensor_of(points_of(chosen)), tensor_of(points_of(chosen, True, FRESH))
-    rows = ["| mean log p of | its own points | fresh points |", "|---|---|---|"]
-    for name, model in {"flow": density, **others(chosen)}.items():
-        on_own, on_fresh = (signed(model.log_prob(x).mean().item(), 3) for x in (own, fresh))
-        rows.append(f"| {name} | {on_own} | **{on_fresh}** |")
-    return "\n".join(rows)
+def rows_of(models: dict, sets: list[torch.Tensor]) -> list[str]:
+    """Of each model the mean of log p over its own points and over fresh ones, a row of a table each."""
+    found = {name: [signed(model.log_prob(x).mean().item(), 3) for x in sets] for name, model in models.items()}
+    return [f"| {name} | {own} | **{fresh}** |" for name, (own, fresh) in found.items()]
 
 
 @one_job(cost="training")
@@ -116,18 +114,23 @@ def density_flow(
         points so far (SVG); again for some of the steps.
     """
     asked = checked(data, count, seed, picture, transform, steps)
-    x, fresh = (tensor_of(points_of(asked[0], other, FRESH if other else None)) for other in (False, True))
+    sets = [tensor_of(points_of(asked[0])), tensor_of(points_of(asked[0], True, FRESH))]
+    head, beside = (
+        ["| mean log p of | its own points | fresh points |", "|---|---|---|"],
+        rows_of(others(asked[0]), sets),
+    )
     lines: dict[str, list] = {"its own points": [], "fresh points": []}
     for density, made in training(asked):
-        for line, points in zip(lines.values(), (x, fresh), strict=True):
+        for line, points in zip(lines.values(), sets, strict=True):
             line.append((made, density.log_prob(points).mean().item()))
         best = max(y for line in lines.values() for _, y in line)
         drawn = {name: [(a, max(y, best - LEAST)) for a, y in line] for name, line in lines.items()}
         curve = curves(drawn, "steps of training", "nats", least=min(y for line in drawn.values() for _, y in line))
         svg = maps.screen(
-            "log p(x)", maps.spots(x.numpy(), "#ffffff", 3.5), ground=maps.heat(field_of(density)).resize((480, 480))
+            "log p(x)", maps.spots(sets[0].numpy(), "#ffffff", 3.5), ground=maps.ground(field_of(density))
         )
-        yield maps.explorer_value(place, svg), place_text(density, place), table_of(density, asked[0]), curve
+        table = "\n".join([*head, *rows_of({"flow": density}, sets), *beside])
+        yield maps.explorer_value(place, svg), place_text(density, place), table, curve
 
 
 def density_flow_at(
@@ -148,9 +151,11 @@ def density_flow_at(
         log p in nats, p, and the place.
     """
     asked = checked(data, count, seed, picture, transform, steps)
-    if asked not in _kept:
+    with _keeping:
+        density, _ = _kept.get(asked, (None, 0))
+    if density is None:
         raise user_error("This flow is not trained yet: train it, and ask then.")
-    return place_text(_kept[asked], place)
+    return place_text(density, place)
 
 
 def build(demo: gr.Blocks, points: Points) -> None:
@@ -172,6 +177,8 @@ def build(demo: gr.Blocks, points: Points) -> None:
     trained = job(train, density_flow, given, [explorer, here, table, curve])
     explorer.input(density_flow_at, given, here, queue=False, **LIVE, api_name="density_flow_at")
     points.shown_in(tab, NAME, True)
+    for changed in (*points.changes, transform.input):
+        changed(stop_job, **ASIDE)  # of a flow that learns what is no longer wanted
     points.followed_by(NAME, density_flow, *trained)
     transform.input(density_flow, *trained, **QUIET)
     if FLOW.models:

@@ -93,7 +93,7 @@ def density_kernels(
     """
     chosen, model = kernels_of(data, count, seed, picture, rule, log_bandwidth)
     x, h = points_of(chosen), model.bandwidth.item()
-    svg = maps.screen("log p(x)", maps.spots(x, "#ffffff", 3.5), ground=maps.heat(field_of(model)).resize((480, 480)))
+    svg = maps.screen("log p(x)", maps.spots(x, "#ffffff", 3.5), ground=maps.ground(field_of(model)))
     fresh = model.log_prob(tensor_of(points_of(chosen, True, 400))).mean().item()
     note = " In two dimensions this rule and Silverman's are one." if rule == "Scott" else ""
     note = " In two dimensions this rule and Scott's are one." if rule == "Silverman" else note

@@ -75,7 +75,7 @@ def mixture_view(chosen: tuple, path: list, made: int, place: tuple) -> tuple[di
     """What the page shows after `made` steps."""
     model, x = path[made].model, points_of(chosen)
     shares = model.responsibilities(tensor_of(x)).numpy()
-    ground = maps.heat(field_of(model), maps.SLATE, 6).resize((480, 480))
+    ground = maps.ground(field_of(model), maps.SLATE, 6)
     layers = playground.ellipses(model.means.numpy(), covariances_of(model))
     svg = maps.screen("the mixture", maps.spots(x, playground.blends(shares)), layers, ground=ground)
     reached = [step.log_likelihood for step in path[: made + 1]]

@@ -1,4 +1,4 @@
-"""The points of the plane that four tabs share, and what these tabs show of a density."""
+"""The points of the plane that five tabs share, and what these tabs show of a density."""
 
 from __future__ import annotations  # torch.Tensor is named before torch is there
 

@@ -7,7 +7,7 @@ import flows_sample
 import flows_training
 import flows_walk
 import gradio as gr
-from flows_models import FACTS, MODELS, OF_IMAGES, OF_POINTS
+from flows_models import DENSITIES, FACTS, MODELS, OF_IMAGES, OF_POINTS
 from kit.facts import say_left_out
 from kit.theme import MATH, explanation, launch, page
 
@@ -25,9 +25,10 @@ $$\log p(x) = \log \mathcal N(f(x);\, 0, I) + \log \left|\det \frac{\partial f}{
 It is trained by raising $\log p(x)$ itself: nothing is bounded, no critic is asked. Samples are $x = f^{-1}(z)$ for draws
 $z \sim \mathcal N(0, I)$.
 
-**Coupling layers** keep both directions cheap. Half of the numbers stay; what they say decides how the other half is moved.
-The Jacobian is triangular, so its determinant is a product. An **affine** layer scales and shifts, a **spline** layer
-bends by a rising curve of rational-quadratic pieces. Many layers, whose halves alternate, bend everything.
+**Coupling layers** keep both directions cheap. A small network sees half of the numbers and says how the other half is moved;
+the first half stays, or each of it moves by itself. The Jacobian is triangular, so its determinant is a product. An
+**affine** layer scales and shifts, a **spline** layer bends by a rising curve of rational-quadratic pieces. Many layers,
+whose halves alternate, bend everything.
 
 **Glow** does this with images: at each resolution the channels are normalised (actnorm), mixed by an invertible $1 \times 1$
 convolution, and half of them moved; then half of the channels become code, and the rest goes on at half the resolution.
@@ -54,7 +55,7 @@ with page("Genus: flows") as demo:
         )
     for tab in TABS:
         tab.build(demo)
-    say_left_out(MODELS, FACTS, [OF_POINTS, OF_IMAGES, flows_density.BESIDE.values()])
+    say_left_out(MODELS, FACTS, [OF_POINTS, OF_IMAGES, DENSITIES])
     explanation(THEORY)
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from flows_models import (
     QUIET,
     field_of,
     flow_of_points,
+    is_of_a_set,
     points_model,
     points_of,
     source_of,
@@ -31,8 +32,8 @@ NAMES = {"flow": "Flow", "kernels": "Kernels", "mixture": "Mixture"}
 FRESH, MOST_COMPONENTS = 2_000, 64  # points that none has seen; Gaussians of a mixture
 NOTE = """
 Drag the ring on any of the maps. **Kernels** put a Gaussian of one width on every point, the **mixture** a few Gaussians of
-any shape; the **flow** bends one Gaussian until it fits. All three say $\\log p$ exactly. The flow has learned from 20 000
-points over minutes; the other two are fitted here, in a moment. Light is where $p$ is high, on one scale for each map.
+any shape; the **flow** bends one Gaussian until it fits. All three say $\\log p$ exactly. The flow was trained before, on
+more points; the other two are fitted here, in a moment. Light is where $p$ is high; each map has its own scale.
 """
 # a ring that is dragged on one map lies at the same place of the others; in the browser, so that it follows at once
 FOLLOW = "(a, b, c) => [{...b, x: a.x, y: a.y}, {...c, x: a.x, y: a.y}]"
@@ -77,14 +78,30 @@ def map_of(kind: str, name: str, count: int, components: int) -> str:
     else:
         field = fitted(kind, name, count, components).log_prob(tensor_of(maps.places()))
         field = field.view(maps.FIELD, -1).numpy()
-    return maps.screen(f"log p of the {kind}", ground=maps.heat(field).resize((480, 480)))
+    return maps.screen(f"log p of the {kind}", ground=maps.ground(field))
 
 
 def checked(model, count, components) -> tuple[str, int, int]:
     flow_of_points(model)
-    return model, whole("count", count, 2, MOST_POINTS), whole("components", components, 1, MOST_COMPONENTS)
+    count, components = whole("count", count, 2, MOST_POINTS), whole("components", components, 1, MOST_COMPONENTS)
+    if count < components:
+        raise user_error(f"components is {components}; {count} points are fewer")
+    return model, count, components
 
 
+def table_at(chosen: tuple[str, int, int], place: tuple) -> str:
+    """log p of each at a place, and its mean over fresh points."""
+    x, mean = tensor_of(maps.at_place(place)[None]), on_fresh_points(*chosen)
+    where = ", ".join(signed(v + 0.0, 2) for v in maps.at_place(place).round(2))
+    rows = [f"| | log p at ({where}) | mean log p of fresh points |", "|---|---|---|"]
+    best = max(mean.values())
+    for kind, log_prob in densities(*chosen).items():
+        bold = "**" if mean[kind] == best else ""
+        rows.append(f"| {NAMES[kind]} | {signed(log_prob(x).item(), 2)} | {bold}{signed(mean[kind], 3)}{bold} |")
+    return "\n".join(rows)
+
+
+@one_job(cost="heavy")
 def flow_density_at(model: str, count: int, components: int, place: tuple) -> str:
     """log p of a flow, of kernels and of a mixture at one place of the plane, each exactly.
 
@@ -97,15 +114,7 @@ def flow_density_at(model: str, count: int, components: int, place: tuple) -> st
     Returns:
         A table: log p there, nats, and its mean over points that none of the three has seen.
     """
-    chosen = checked(model, count, components)
-    x, mean = tensor_of(maps.at_place(place)[None]), on_fresh_points(*chosen)
-    where = ", ".join(signed(v + 0.0, 2) for v in maps.at_place(place).round(2))
-    rows = [f"| | log p at ({where}) | mean log p of fresh points |", "|---|---|---|"]
-    best = max(mean.values())
-    for kind, log_prob in densities(*chosen).items():
-        bold = "**" if mean[kind] == best else ""
-        rows.append(f"| {NAMES[kind]} | {signed(log_prob(x).item(), 2)} | {bold}{signed(mean[kind], 3)}{bold} |")
-    return "\n".join(rows)
+    return table_at(checked(model, count, components), place)
 
 
 @one_job(cost="heavy")
@@ -122,16 +131,14 @@ def flow_density(model: str, count: int, components: int, place: tuple) -> tuple
         Three maps with the marker's place, a table of log p there and on fresh points, and what was fitted.
     """
     chosen = checked(model, count, components)
-    if chosen[1] < chosen[2]:
-        raise user_error(f"components is {chosen[2]}; {chosen[1]} points are fewer")
     found = [map_of(kind, *chosen) if kind == "flow" or kind in BESIDE else "" for kind in NAMES]
     shown = [maps.explorer_value(place, svg) if svg else {"x": 0.5, "y": 0.5, "url": ""} for svg in found]
-    told = f"Points of {source_of(model)}. "
+    told = f"Points of {source_of(model)}{'' if is_of_a_set(model) else ', which favours it'}. "
     if "kernels" in BESIDE:
         told += f"The kernels' width is h = {fitted('kernels', *chosen).bandwidth.item():.3f}, the best for points left out. "
     if missing := [kind for kind in ("kernels", "mixture") if kind not in BESIDE]:
         told += f"No model of this page has {' or '.join(missing)}: name kde-2d or gaussian-mixture-2d in MODEL_ID."
-    return *shown, flow_density_at(model, count, components, place), told
+    return *shown, table_at(chosen, place), told
 
 
 def build(demo: gr.Blocks) -> None:

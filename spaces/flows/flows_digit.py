@@ -6,7 +6,7 @@ import math
 
 import gradio as gr
 import numpy as np
-from flows_models import OF_IMAGES, QUIET, flow_of_images, image_model
+from flows_models import OF_DIGITS, QUIET, flow_of_images, image_model
 from kit.bounds import ANY, bounded, seed_of, whole
 from kit.classes import labels_for
 from kit.controls import result_image, seed_controls, temperature_control
@@ -35,7 +35,7 @@ def codes_pictures(pipe, z: torch.Tensor) -> list[Image.Image]:
     return found
 
 
-def side_by_side(pictures: list[Image.Image], gap: int = 10) -> Image.Image:
+def stacked(pictures: list[Image.Image], gap: int = 10) -> Image.Image:
     """Pictures above one another, on gray."""
     sheet = Image.new(
         "RGB", (max(p.width for p in pictures), sum(p.height + gap for p in pictures) - gap), (120, 128, 140)
@@ -61,7 +61,6 @@ def flow_code(model: str, picture: Image.Image | None) -> tuple[Image.Image, Ima
     """
     pipe = flow_of_images(model)
     x = digit_tensor(pipe, picture)
-    x = (255 * x).round() / 255
     labels, told = labels_for(pipe, x, ANY)
     z = pipe.encode(x, labels)
     back = torch.from_numpy(pipe.decode(z, labels, output_type="np").images).movedim(-1, 1)
@@ -78,7 +77,7 @@ def flow_code(model: str, picture: Image.Image | None) -> tuple[Image.Image, Ima
     )
     return (
         upscale(picture_of(x[0]), 196),
-        side_by_side(codes_pictures(pipe, z)),
+        stacked(codes_pictures(pipe, z)),
         upscale(picture_of(back[0]), 196),
         text,
     )
@@ -105,7 +104,6 @@ def flow_redraw(
     count, temperature = whole("count", count, 1, MOST_REDRAWN), float(bounded("temperature", temperature, 0, 2))
     seed = seed_of(seed, new_seed)
     x = digit_tensor(pipe, picture)
-    x = (255 * x).round() / 255
     labels, _ = labels_for(pipe, x, ANY)
     z = pipe.encode(x, labels)
     images = []
@@ -123,7 +121,7 @@ def build(demo: gr.Blocks) -> None:
     with gr.Tab("A digit and its code") as tab:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                model = image_model("code-model")
+                model = image_model("code-model", OF_DIGITS)
                 pad = Pad(example_digits()[5], label="Draw a digit", elem_id="pad")
                 there = buttons("To its code and back", "code")
                 examples = examples_gallery("examples")
@@ -150,5 +148,5 @@ def build(demo: gr.Blocks) -> None:
     )
     for event in (pad.input, model.change):
         event(flow_code, *coded, **QUIET).success(flow_redraw, *again, **QUIET)
-    if OF_IMAGES:
+    if OF_DIGITS:
         opening(tab).success(flow_code, *coded, **QUIET).success(flow_redraw, *again, **QUIET)

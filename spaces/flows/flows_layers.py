@@ -12,12 +12,12 @@ from flows_models import LIVE, OF_POINTS, QUIET, field_of, flow_of_points, point
 from kit import maps
 from kit.bounds import bounded
 from kit.charts import curves, on_plane, signed
-from kit.jobs import buttons, job, one_job, unhurried
+from kit.jobs import ASIDE, buttons, job, one_job, stop_job, unhurried
 from kit.pictures import Explorer
 from kit.theme import MATH
 
 POINTS, LINES, ALONG = 700, 25, 81  # that deform; of the grid, and places along each line
-STEP, FRAME_SECONDS = 0.125, 0.09  # of a layer between two frames, and how long each stands
+STEP, FRAME_SECONDS, MOST_FRAMES = 0.125, 0.09, 160  # of a layer between two frames, and how long each stands
 COLOURS = ("#fb923c", "#38bdf8", "#a3e635", "#f472b6", "#facc15", "#a78bfa", "#34d399", "#f87171")
 MOST_LAYERS = 1_001  # that a flow can have, and the standardisation
 NOTE = """
@@ -49,14 +49,9 @@ def stages(name: str) -> Stages:
     upright = np.stack(np.broadcast_arrays(across[:, None], along[None]), 2)
     lines = np.concatenate([upright, upright[..., ::-1]])
     both = np.concatenate([x, lines.reshape(-1, 2)])
-    moved = flow_of_points(name).layers(tensor_of(both), labels_or_none(name, len(both))).points.numpy()
+    moved = flow_of_points(name).layers(tensor_of(both)).points.numpy()
     grid = moved[:, POINTS:].reshape(-1, *lines.shape)
     return Stages(moved[:, :POINTS], grid, [COLOURS[c % len(COLOURS)] for c in labels])
-
-
-def labels_or_none(name: str, count: int) -> list[int] | None:
-    """Class 0 for a flow that must be told a class."""
-    return [0] * count if flow_of_points(name).num_classes else None
 
 
 def between(stack: np.ndarray, at: float) -> np.ndarray:
@@ -73,8 +68,6 @@ def stage_figure(name: str, at: float, followed: np.ndarray) -> str:
         "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in np.clip(on_plane(line, maps.REACH), -300, 900))
         for line in between(found.grid, at)
     )
-    middle, unit = maps.SIDE / 2, maps.SIDE / 2 / maps.REACH
-    circles = "".join(f'<circle cx="{middle}" cy="{middle}" r="{k * unit:.0f}"/>' for k in (1, 2))
     ((x, y),) = np.clip(on_plane([between(followed, at)], maps.REACH), 8, maps.SIDE - 8)
     ring = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="13" fill="none" stroke="{colour}" stroke-width="{width}"/>'
@@ -84,7 +77,7 @@ def stage_figure(name: str, at: float, followed: np.ndarray) -> str:
         maps.screen(
             f"the plane after {at:g} layers",
             f'<path d="{lines}" fill="none" stroke="{maps.PALE}" stroke-width="1" stroke-opacity="0.28"/>',
-            f'<g fill="none" stroke="{maps.PALE}" stroke-width="2" stroke-dasharray="4 6" stroke-opacity="0.8">{circles}</g>',
+            maps.unit_circles(),
             maps.spots(between(found.points, at), found.colours, 4),
             ring,
         )
@@ -103,7 +96,7 @@ def stage_words(at: float, last: int) -> str:
 
 def layers_of(name: str, place: tuple):
     """A place through all layers: `FlowLayers` of one point."""
-    return flow_of_points(name).layers(tensor_of(maps.at_place(place)[None]), labels_or_none(name, 1))
+    return flow_of_points(name).layers(tensor_of(maps.at_place(place)[None]))
 
 
 def layers_view(name: str, at: float, place: tuple) -> tuple[str, str, str, str, str]:
@@ -158,19 +151,21 @@ def flow_deform(model: str, place: tuple) -> Iterator[tuple[float, str, str, str
         place: {"x": 0 to 1, "y": 0 to 1} of the marker, from the upper left corner of [-3, 3] x [-3, 3].
 
     Returns:
-        The stage, and what `flow_layers` gives of it; again for each eighth of a layer.
+        The stage, and what `flow_layers` gives of it; again for each eighth of a layer, or for 160 stages.
     """
     flow_of_points(model)
     last = len(stages(model).points) - 1
-    for frame in range(round(last / STEP) + 1):
-        yield frame * STEP, *layers_view(model, frame * STEP, place)
+    frames = min(round(last / STEP), MOST_FRAMES)
+    for frame in range(frames + 1):
+        at = round(last * frame / frames / STEP) * STEP
+        yield at, *layers_view(model, at, place)
 
 
 def opened_map(model: str, place: tuple) -> tuple[dict, gr.Slider]:
     """The map of a flow, and the slider of its layers."""
     flow_of_points(model)
-    svg = maps.screen("log p(x)", ground=maps.heat(field_of(model)).resize((480, 480)))
-    return maps.explorer_value(place, svg), gr.Slider(maximum=len(stages(model).points) - 1)
+    svg = maps.screen("log p(x)", ground=maps.ground(field_of(model)))
+    return maps.explorer_value(place, svg), gr.Slider(value=0, maximum=len(stages(model).points) - 1)
 
 
 def build(demo: gr.Blocks) -> None:
@@ -196,6 +191,8 @@ def build(demo: gr.Blocks) -> None:
 
     shown = [stage, where, here, table, curve]
     given = [model, layer, explorer]
+    for moved in (layer, explorer):
+        moved.input(stop_job, **ASIDE)  # the next frame would take it back
     layer.input(flow_layers, given, shown, **LIVE, api_name="flow_layers")
     explorer.input(flow_layers, given, shown, **LIVE, **QUIET)
     job(play, flow_deform, [model, explorer], [layer, *shown])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
-from collections.abc import Iterator
-
 import gradio as gr
 from flows_models import OF_IMAGES, QUIET, flow_of_images, image_model, offer_classes_of
 from kit.bounds import bounded, class_of, seed_of, whole
@@ -21,7 +19,7 @@ MAX_COUNT = 64
 @one_job(cost="heavy")
 def flow_sample(
     model: str, label: str, count: int, temperature: float, seed: int, new_seed: bool
-) -> Iterator[tuple[Image.Image, int]]:
+) -> tuple[Image.Image, int]:
     """Draw images from a flow: codes from N(0, T^2 I), and back through all layers.
 
     Args:
@@ -38,24 +36,23 @@ def flow_sample(
     pipe = flow_of_images(model)
     count, temperature = whole("count", count, 1, MAX_COUNT), float(bounded("temperature", temperature, 0, 2))
     seed = seed_of(seed, new_seed)
-    steps = pipe.stream(
+    drawn = pipe(
         batch_size=count,
         class_labels=class_of(label, num_classes(pipe)),
         temperature=temperature,
         generator=torch.Generator().manual_seed(seed),
     )
-    for step in steps:
-        yield grid(step.images), seed
+    return grid(drawn.images), seed
 
 
 def build(demo: gr.Blocks) -> None:
     with gr.Tab("Sample") as tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            model = image_model("sample-model")
+            model = image_model("sample-model", OF_IMAGES)
             label = class_control("class")
             count, temperature = count_control(MAX_COUNT, 25), temperature_control()
             seed, new_seed = seed_controls()
-            draw = buttons("Draw samples", "draw", stop=True)
+            draw = buttons("Draw samples", "draw")
             gr.Markdown(
                 "A flow is trained at temperature 1. Strokes get smoother below it: 0.7 is what is often shown. At 0 there is one "
                 "image, that of the code in the middle; a class has its own."

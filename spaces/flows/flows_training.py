@@ -37,10 +37,7 @@ def view(flow, held_out: torch.Tensor) -> tuple[str, np.ndarray, dict[str, float
     with torch.no_grad():
         out = flow(held_out)
         field = flow(tensor_of(maps.places(FIELD))).log_prob.view(FIELD, -1).numpy()
-    unit = maps.SIDE / 2 / maps.REACH
-    circles = "".join(f'<circle cx="{maps.SIDE / 2}" cy="{maps.SIDE / 2}" r="{k * unit:.0f}"/>' for k in (1, 2))
-    guide = f'<g fill="none" stroke="{maps.PALE}" stroke-width="2" stroke-dasharray="4 6" stroke-opacity="0.8">{circles}</g>'
-    codes = maps.screen("codes of points", guide, maps.spots(out.z[:500].numpy(), "#38bdf8", 4.5))
+    codes = maps.screen("codes of points", maps.unit_circles(), maps.spots(out.z[:500].numpy(), "#38bdf8", 4.5))
     log_det = out.log_det.mean().item()
     terms = {"log N": out.log_prob.mean().item() - log_det, "log det": log_det, "std": out.z.std().item()}
     return maps.as_figure(codes), np.nan_to_num(field, nan=-1e3, neginf=-1e3), terms
@@ -80,7 +77,7 @@ def flow_training(
         highest = found["with"][1].max()  # one scale for both
         figures = []
         for codes, field, _ in found.values():
-            ground = maps.heat(field, highest=highest).resize((480, 480))
+            ground = maps.ground(field, highest=highest)
             figures += [codes, maps.as_figure(maps.screen("log p(x)", ground=ground))]
         for line, (_, _, terms) in zip(lines.values(), found.values(), strict=True):
             line.append((at, max(terms["log N"] + terms["log det"], LEAST)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import gradio as gr
-from flows_models import OF_IMAGES, QUIET, flow_of_images, image_model
+from flows_models import OF_DIGITS, QUIET, flow_of_images, image_model
 from kit.bounds import ANY, whole
 from kit.classes import labels_for
 from kit.controls import result_image
@@ -37,7 +37,7 @@ def flow_walk(
     """
     pipe = flow_of_images(model)
     frames = whole("frames", frames, 2, MAX_FRAMES)
-    ends = [(255 * digit_tensor(pipe, picture)).round() / 255 for picture in (start, end)]
+    ends = [digit_tensor(pipe, picture) for picture in (start, end)]
     labels, _ = labels_for(pipe, ends[0], ANY)
     images = pipe.interpolate(*ends, steps=frames, class_labels=None if labels is None else labels[0]).images
     for shown in range(1, frames + 1):
@@ -47,7 +47,7 @@ def flow_walk(
 def build(demo: gr.Blocks) -> None:
     with gr.Tab("Walk") as tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
-            model = image_model("walk-model")
+            model = image_model("walk-model", OF_DIGITS)
             with gr.Row():
                 start = Pad(example_digits()[3], label="From", elem_id="start", min_width=130)
                 end = Pad(example_digits()[8], label="To", elem_id="end", min_width=130)
@@ -60,5 +60,5 @@ def build(demo: gr.Blocks) -> None:
             strip = result_image("All of it", "strip")
     walked = job(go, flow_walk, [model, start, end, frames], [frame, strip])
     examples.select(lambda end: end, end, start, **QUIET).then(chosen_example, None, end, **QUIET)
-    if OF_IMAGES:
+    if OF_DIGITS:
         opening(tab).success(flow_walk, *walked, **QUIET)

@@ -11,8 +11,9 @@ torch = LazyModule("torch")
 
 def likeliest_class(pipe, x: torch.Tensor) -> tuple[int, float]:
     """The class whose bound on log p(x|c) is highest, and its probability under the bounds."""
-    generator = torch.Generator().manual_seed(0)
-    bounds = torch.stack([pipe.elbo(x, 8, c, generator)[0] for c in range(num_classes(pipe))])
+    # by the same draws for each class: what differs is the class alone
+    draws = ((c, torch.Generator().manual_seed(0)) for c in range(num_classes(pipe)))
+    bounds = torch.stack([pipe.elbo(x, 8, c, generator)[0] for c, generator in draws])
     best = int(bounds.argmax())
     return best, float(bounds.softmax(0)[best])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # torch.Tensor is named before torch is there
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,10 +35,14 @@ def small_network(pipe, transform: str, points: torch.Tensor, seed: int):
     """An untrained network of the class that the pipeline has, with the scale of the points (N, 2).
 
     Raises:
-        ValueError: all points have one coordinate in common.
+        ValueError: all points have one coordinate in common, or the pipeline has no such network.
     """
-    like = next(part for part in pipe.components.values() if hasattr(part, "set_scale"))
-    made = seeded(seed, lambda: type(like)(SPEC, transform=transform, **SIZE))
+    like = next((part for part in pipe.components.values() if hasattr(part, "set_scale")), None)
+    if like is None:
+        raise ValueError("no part of this model can be trained on points: none has set_scale")
+    known = inspect.signature(type(like).__init__).parameters  # models keep their code, and may lack what came later
+    size = {name: value for name, value in SIZE.items() if name in known}
+    made = seeded(seed, lambda: type(like)(SPEC, transform=transform, **size))
     made.set_scale(points)
     return made
 

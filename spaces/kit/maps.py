@@ -38,7 +38,7 @@ def at_place(place: tuple[float, float]) -> np.ndarray:
 
 def place_text(log_p: float, place: tuple[float, float]) -> str:
     """What a density says of the place of an explorer."""
-    p = math.exp(log_p)
+    p = math.exp(min(log_p, 700.0))
     coordinates = ", ".join(signed(v + 0.0, 2) for v in at_place(place).round(2))  # and no minus before a zero
     if p == 0:  # no floating-point number is so small
         return f"### log p = {signed(log_p, 2)} nats\np is below 10⁻³⁰⁰ per unit of area, at x = ({coordinates})."
@@ -62,6 +62,20 @@ def heat(
     colours = np.array([rgb(c) for c in ramp])
     picture = np.stack([np.interp(level, np.arange(len(ramp)), colours[:, i]) for i in range(3)], -1)
     return Image.fromarray(picture.round().astype(np.uint8))
+
+
+def ground(
+    field: np.ndarray, ramp: tuple[str, ...] = EMBER, depth: float = 8.0, highest: float | None = None
+) -> Image.Image:
+    """`heat`, as large as the ground of a `screen` has to be to look smooth."""
+    return heat(field, ramp, depth, highest).resize((480, 480))
+
+
+def unit_circles() -> str:
+    """Circles of one and two standard deviations of N(0, I)."""
+    middle, unit = SIDE / 2, SIDE / 2 / REACH
+    drawn = "".join(f'<circle cx="{middle}" cy="{middle}" r="{k * unit:.0f}"/>' for k in (1, 2))
+    return f'<g fill="none" stroke="{PALE}" stroke-width="2" stroke-dasharray="4 6" stroke-opacity="0.8">{drawn}</g>'
 
 
 def spots(points: np.ndarray, colours: list[str] | str, radius: float = 4.5) -> str:

@@ -174,7 +174,8 @@ def test_images_go_to_their_codes_and_back(client, tmp_path):
 def test_the_api_refuses_what_it_cannot_do(client):
     refused(client, "layer is -1", "coupling-2d", -1, HERE, api_name="/flow_layers")
     refused(client, "model is 'kde-2d'", "kde-2d", 0, HERE, api_name="/flow_layers")
-    refused(client, "components is 9; 5 points are fewer", "coupling-2d", 5, 9, HERE, api_name="/flow_density")
+    for call in ("/flow_density", "/flow_density_at"):
+        refused(client, "components is 9; 5 points are fewer", "coupling-2d", 5, 9, HERE, api_name=call)
     refused(client, "place: x is 2", "coupling-2d", 300, 3, {"x": 2, "y": 0}, api_name="/flow_density_at")
     refused(client, "data is 'circle'", "coupling-2d", "circle", "affine", 5, 0, api_name="/flow_training")
     refused(client, "steps is 10000000", "coupling-2d", "moons", "affine", 10**7, 0, api_name="/flow_training")
@@ -191,4 +192,4 @@ def test_a_page_without_others_to_compare_with_says_so(browser, models, tmp_path
         page.locator("#about-densities").get_by_text("No model of this page has kernels or mixture").wait_for()
         assert page.locator("#densities tbody tr").count() == 1
         open_tab(page, "Sample")
-        page.get_by_text("MODEL_ID names no flow on images").filter(visible=True).wait_for()
+        page.get_by_text("MODEL_ID names no flow on such images").filter(visible=True).wait_for()
