@@ -13,10 +13,11 @@ from tests.spaces.conftest import kit_package, module_at
 
 
 @pytest.fixture(scope="module")
-def lab():
-    """All that its two modules define, by name."""
+def lab(tmp_path_factory):
+    """All that its two modules define, by name, beside a copy of `kit`."""
     folder = ROOT / "spaces" / "adversarial"
     with (
+        kit_package(tmp_path_factory.mktemp("laboratory")),
         module_at(folder / "adversarial_training.py") as training,
         module_at(folder / "adversarial_densities.py") as densities,
     ):
